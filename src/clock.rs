@@ -1,0 +1,276 @@
+//! The only place that asks the time: the wall clock and the monotonic clock, together.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime};
+
+#[cfg(feature = "test-util")]
+pub use self::manual::ManualClock;
+
+/// A moment on both clocks.
+///
+/// The wall clock goes on while a machine sleeps, but people and time servers set it; the monotonic clock is
+/// never set, but may stand still while a machine sleeps. Whoever must not miss an end watches both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) wall: SystemTime,
+    pub(crate) monotonic: Instant,
+}
+
+impl Moment {
+    /// Whether `end` is over on at least one of the two clocks.
+    pub(crate) fn reached(&self, end: &Self) -> bool {
+        self.monotonic >= end.monotonic || self.wall >= end.wall
+    }
+
+    /// What is left until `end`, on the clock that gets there first.
+    pub(crate) fn until(&self, end: &Self) -> Duration {
+        let wall = end.wall.duration_since(self.wall).unwrap_or_default();
+        wall.min(end.monotonic.saturating_duration_since(self.monotonic))
+    }
+
+    /// The moment `duration` later; saturates at [`FAR`] from here.
+    pub(crate) fn after(&self, duration: Duration) -> Self {
+        let duration = duration.min(FAR);
+        Self {
+            wall: self.wall + duration,
+            monotonic: self.monotonic + duration,
+        }
+    }
+
+    /// The moment `duration` earlier, or as near to it as both clocks can go together.
+    pub(crate) fn before(&self, duration: Duration) -> Self {
+        match (
+            self.wall.checked_sub(duration),
+            self.monotonic.checked_sub(duration),
+        ) {
+            (Some(wall), Some(monotonic)) => Self { wall, monotonic },
+            _ => *self,
+        }
+    }
+}
+
+/// Longer than any token lives, short enough to be added to any clock: a hundred years.
+pub(crate) const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// Where a session gets the time from.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Clock {
+    #[default]
+    System,
+    #[cfg(feature = "test-util")]
+    Manual(ManualClock),
+}
+
+impl Clock {
+    #[inline]
+    #[allow(clippy::disallowed_methods)] // this is the place
+    pub(crate) fn now(&self) -> Moment {
+        match self {
+            Self::System => Moment {
+                wall: SystemTime::now(),
+                monotonic: Instant::now(),
+            },
+            #[cfg(feature = "test-util")]
+            Self::Manual(clock) => clock.now(),
+        }
+    }
+
+    /// Returns when `duration` is over on the monotonic clock.
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        match self {
+            Self::System => tokio::time::sleep(duration).await,
+            #[cfg(feature = "test-util")]
+            Self::Manual(clock) => clock.sleep(duration).await,
+        }
+    }
+
+    /// The output of `future`, or `None` if it takes longer than `duration`.
+    pub(crate) async fn timeout<F: Future>(
+        &self,
+        duration: Duration,
+        future: F,
+    ) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut sleep = pin!(self.sleep(duration));
+        poll_fn(|context| {
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(Some(output));
+            }
+            sleep.as_mut().poll(context).map(|()| None)
+        })
+        .await
+    }
+}
+
+#[cfg(feature = "test-util")]
+mod manual {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant, SystemTime};
+
+    use parking_lot::Mutex;
+    use tokio::sync::watch;
+
+    use crate::clock::Moment;
+
+    /// A clock that stands still until it is told to move; its clones are the same clock.
+    ///
+    /// Hand it to [`SessionBuilder::clock`](crate::SessionBuilder::clock) in tests of code that uses a session, and
+    /// step over the life of a token without waiting for it. Everything that the session waits for (a backoff, a
+    /// deadline, a cool-down) waits on this clock. The wall clock and the monotonic clock can be moved apart, as
+    /// a suspended machine or a corrected clock does. Needs the feature `test-util`.
+    #[derive(Clone, Debug)]
+    pub struct ManualClock {
+        inner: Arc<Inner>,
+    }
+
+    #[derive(Debug)]
+    struct Inner {
+        origin: Moment,
+        wall: Mutex<SystemTime>,
+        monotonic: watch::Sender<Duration>,
+        sleepers: Mutex<Vec<Duration>>,
+    }
+
+    impl ManualClock {
+        /// A clock that shows the time at which it was made.
+        #[allow(clippy::disallowed_methods)] // this is the place
+        pub fn new() -> Self {
+            let origin = Moment {
+                wall: SystemTime::now(),
+                monotonic: Instant::now(),
+            };
+            Self {
+                inner: Arc::new(Inner {
+                    origin,
+                    wall: Mutex::new(origin.wall),
+                    monotonic: watch::Sender::new(Duration::ZERO),
+                    sleepers: Mutex::default(),
+                }),
+            }
+        }
+
+        /// Lets time pass: both clocks go forward by `duration`, and who slept until then wakes up.
+        pub fn advance(&self, duration: Duration) {
+            *self.inner.wall.lock() += duration;
+            self.inner
+                .monotonic
+                .send_modify(|monotonic| *monotonic += duration);
+        }
+
+        /// Lets the machine sleep: the wall clock goes forward by `duration`, the monotonic clock stands still.
+        pub fn suspend(&self, duration: Duration) {
+            *self.inner.wall.lock() += duration;
+        }
+
+        /// Sets the wall clock back by `duration`; the monotonic clock does not notice.
+        pub fn set_back(&self, duration: Duration) {
+            *self.inner.wall.lock() -= duration;
+        }
+
+        /// What the wall clock shows.
+        pub fn wall(&self) -> SystemTime {
+            *self.inner.wall.lock()
+        }
+
+        /// For how long each sleeping task will sleep from now on, the shortest first.
+        pub fn sleepers(&self) -> Vec<Duration> {
+            let now = *self.inner.monotonic.borrow();
+            let mut sleepers: Vec<_> = self
+                .inner
+                .sleepers
+                .lock()
+                .iter()
+                .map(|end| end.saturating_sub(now))
+                .collect();
+            sleepers.sort_unstable();
+            sleepers
+        }
+
+        pub(crate) fn now(&self) -> Moment {
+            let monotonic = self.inner.origin.monotonic + *self.inner.monotonic.borrow();
+            Moment {
+                wall: self.wall(),
+                monotonic,
+            }
+        }
+
+        pub(crate) async fn sleep(&self, duration: Duration) {
+            let mut monotonic = self.inner.monotonic.subscribe();
+            let end = monotonic.borrow().saturating_add(duration);
+            let _sleeper = Sleeper::new(&self.inner, end);
+            // The sender lives in `self`, so the channel cannot close while we wait.
+            let _ = monotonic.wait_for(|now| *now >= end).await;
+        }
+    }
+
+    impl Default for ManualClock {
+        fn default() -> Self {
+            Self::new()
+        }
+    }
+
+    /// An entry in the list of sleepers, for as long as the sleep lasts or until it is dropped.
+    struct Sleeper<'a> {
+        inner: &'a Inner,
+        end: Duration,
+    }
+
+    impl<'a> Sleeper<'a> {
+        fn new(inner: &'a Inner, end: Duration) -> Self {
+            inner.sleepers.lock().push(end);
+            Self { inner, end }
+        }
+    }
+
+    impl Drop for Sleeper<'_> {
+        fn drop(&mut self) {
+            let mut sleepers = self.inner.sleepers.lock();
+            if let Some(index) = sleepers.iter().position(|end| *end == self.end) {
+                sleepers.swap_remove(index);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_reached_when_either_clock_says_so() {
+        let clock = ManualClock::new();
+        let start = clock.now();
+        let end = start.after(Duration::from_secs(60));
+        assert!(!clock.now().reached(&end));
+        clock.suspend(Duration::from_secs(60));
+        assert!(clock.now().reached(&end), "the wall clock alone is enough");
+        clock.set_back(Duration::from_secs(3600));
+        assert!(!clock.now().reached(&end));
+        clock.advance(Duration::from_secs(60));
+        assert!(
+            clock.now().reached(&end),
+            "the monotonic clock alone is enough"
+        );
+    }
+
+    #[tokio::test]
+    async fn sleepers_wake_when_the_clock_passes_their_end_and_not_before() {
+        let clock = ManualClock::new();
+        let sleeper = tokio::spawn({
+            let clock = clock.clone();
+            async move { clock.sleep(Duration::from_secs(5)).await }
+        });
+        while clock.sleepers().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        clock.advance(Duration::from_secs(4));
+        tokio::task::yield_now().await;
+        assert!(!sleeper.is_finished());
+        assert_eq!(clock.sleepers(), [Duration::from_secs(1)]);
+        clock.advance(Duration::from_secs(1));
+        sleeper.await.unwrap();
+        assert!(clock.sleepers().is_empty());
+    }
+}

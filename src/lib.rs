@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod clock;
+mod error;
+mod middleware;
+mod proto;
+mod refresh;
+mod session;
+pub mod store;
+mod token;
+
+#[cfg(feature = "test-util")]
+pub use self::clock::ManualClock;
+pub use self::error::{
+    Error, ErrorKind, LoginReason, RefreshError, RefreshFailure, Rejection, ServerError,
+};
+pub use self::middleware::Authenticate;
+pub use self::proto::client_auth::ClientAuth;
+pub use self::proto::provider::{Judgement, Provider};
+pub use self::refresh::{Refresh, TokenEndpoint};
+pub use self::session::{Event, Events, Session, SessionBuilder, Status};
+pub use self::store::{Lease, MemoryStore, StoreError, TokenStore};
+pub use self::token::{Generation, TokenSet};

@@ -1,0 +1,219 @@
+//! The form that is sent, the answer that comes back, and what it means.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value};
+use url::form_urlencoded::Serializer;
+
+use crate::error::{RefreshError, RefreshFailure, ServerError};
+use crate::proto::provider::{Provider, by_status};
+use crate::proto::redact;
+use crate::token::TokenSet;
+
+/// The parameters that a token request has of its own.
+///
+/// RFC 6749 §3.2: "Request and response parameters MUST NOT be included more than once."
+pub(crate) const RESERVED: [&str; 7] = [
+    "client_assertion",
+    "client_assertion_type",
+    "client_id",
+    "client_secret",
+    "grant_type",
+    "refresh_token",
+    "scope",
+];
+
+/// The body of a refresh request (RFC 6749 §6).
+pub(crate) fn refresh_form<'a>(
+    refresh_token: &str,
+    scope: Option<&str>,
+    others: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> String {
+    let mut form = Serializer::new(String::new());
+    form.append_pair("grant_type", "refresh_token")
+        .append_pair("refresh_token", refresh_token);
+    if let Some(scope) = scope {
+        form.append_pair("scope", scope);
+    }
+    form.extend_pairs(others).finish()
+}
+
+/// The body of a revocation request (RFC 7009 §2.1). The hint is always sent: digiRunner demands it.
+pub(crate) fn revocation_form<'a>(
+    token: &str,
+    hint: &str,
+    others: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> String {
+    let mut form = Serializer::new(String::new());
+    form.append_pair("token", token)
+        .append_pair("token_type_hint", hint);
+    form.extend_pairs(others).finish()
+}
+
+/// An answer of a token endpoint, whole.
+pub(crate) struct Answer<'a> {
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) body: &'a [u8],
+}
+
+impl Answer<'_> {
+    /// The new tokens, or why there are none. What is kept of the server's words has none of
+    /// `secrets` in it.
+    pub(crate) fn read(
+        &self,
+        provider: &Provider,
+        any_type: bool,
+        secrets: &[&str],
+    ) -> Result<TokenSet, RefreshError> {
+        let Ok(Value::Object(members)) = serde_json::from_slice(self.body) else {
+            let failure = by_status(self.status).unwrap_or(RefreshFailure::Unusable);
+            let message = "the token endpoint's answer is not a JSON object";
+            return Err(self.error(failure, message, ServerError::new(self.status, None)));
+        };
+        // Some servers answer 200 with an error in it, so it is looked for whatever the status.
+        if let Some(error) = self.server_error(&members, secrets) {
+            let failure = provider.classify(&error);
+            return Err(self.error(failure, "the token endpoint refused the refresh", error));
+        }
+        self.tokens(members, any_type)
+    }
+
+    fn error(
+        &self,
+        failure: RefreshFailure,
+        message: &'static str,
+        server: ServerError,
+    ) -> RefreshError {
+        let error = RefreshError::new(failure, message).with_server_error(server);
+        match self.retry_after {
+            Some(duration) => error.with_retry_after(duration),
+            None => error,
+        }
+    }
+
+    /// RFC 6749 §5.2, and what else servers make of it: an error object, `"ok": false`.
+    fn server_error(&self, members: &Map<String, Value>, secrets: &[&str]) -> Option<ServerError> {
+        let error = &members.get("error").unwrap_or(&Value::Null);
+        let is_success = (200..300).contains(&self.status);
+        let is_error =
+            !(error.is_null() || *error == "") || members.get("ok") == Some(&false.into());
+        if is_success && !is_error {
+            return None;
+        }
+        let clean = |value: &Value| Some(redact::text(value.as_str()?, secrets));
+        let member = |name: &str| clean(members.get(name)?);
+        let inner = |name: &str| clean(error.get(name)?);
+        let code = clean(error)
+            .or_else(|| inner("code"))
+            .or_else(|| inner("type"));
+        let description = member("error_description")
+            .or_else(|| member("message"))
+            .or_else(|| inner("message"));
+        let mut server = ServerError::new(self.status, code);
+        if let Some(description) = description {
+            server = server.with_description(description);
+        }
+        match redact::value(members.clone().into(), secrets) {
+            Value::Object(members) => Some(server.with_members(members)),
+            _ => Some(server),
+        }
+    }
+
+    /// RFC 6749 §5.1.
+    fn tokens(
+        &self,
+        mut members: Map<String, Value>,
+        any_type: bool,
+    ) -> Result<TokenSet, RefreshError> {
+        let mut text = |name: &str| match members.remove(name) {
+            Some(Value::String(text)) if !text.is_empty() => Some(text),
+            _ => None,
+        };
+        let refresh_token = text("refresh_token");
+        let access_token = text("access_token");
+        let token_type = text("token_type");
+        let unusable = |failure, message: &'static str| {
+            let error = self.error(failure, message, ServerError::new(self.status, None));
+            match &refresh_token {
+                Some(refresh_token) => error.with_refresh_token(refresh_token),
+                None => error,
+            }
+        };
+        let Some(access_token) = access_token else {
+            return Err(unusable(
+                RefreshFailure::Unusable,
+                "the answer has no access token",
+            ));
+        };
+        // RFC 6749 §7.1: "The client MUST NOT use an access token if it does not understand the
+        // token type."
+        let is_bearer = token_type
+            .as_ref()
+            .is_none_or(|name| name.eq_ignore_ascii_case("bearer"));
+        if !is_bearer && !any_type {
+            let message = "the token type is not Bearer; if the server means Bearer by it, \
+                           call TokenEndpoint::with_any_token_type";
+            return Err(unusable(RefreshFailure::Configuration, message));
+        }
+
+        let lifetime = seconds(members.remove("expires_in").as_ref());
+        let scope = members.remove("scope").and_then(scope);
+        let refresh_lifetime = [
+            "refresh_expires_in",
+            "refresh_token_expires_in",
+            "x_refresh_token_expires_in",
+        ]
+        .iter()
+        .find_map(|name| seconds(members.get(*name)));
+        let mut tokens = TokenSet::new(access_token)
+            .with_refresh_token(refresh_token.unwrap_or_default())
+            .with_expires_in(lifetime.unwrap_or_default())
+            .with_refresh_expires_in(refresh_lifetime)
+            .with_members(members);
+        if let Some(token_type) = token_type {
+            tokens = tokens.with_token_type(token_type);
+        }
+        if let Some(scope) = scope {
+            tokens = tokens.with_scope(scope);
+        }
+        Ok(tokens)
+    }
+}
+
+/// A lifetime: a number, a float or a text with one in it. Nothing, nonsense, zero (Keycloak and
+/// Mailchimp mean "no end" by it) and less say nothing.
+fn seconds(value: Option<&Value>) -> Option<Duration> {
+    let seconds = match value? {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    let is_usable = seconds > 0.0 && seconds.is_finite();
+    is_usable.then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+}
+
+/// A text (RFC 6749 §3.3), or an array of texts (Twitch).
+fn scope(value: Value) -> Option<String> {
+    match value {
+        Value::String(scope) => Some(scope),
+        Value::Array(items) => Some(
+            items
+                .iter()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(" "),
+        ),
+        _ => None,
+    }
+}
+
+/// `Retry-After` (RFC 9110 §10.2.3): "a nonnegative decimal integer" of seconds, or a date.
+pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}

@@ -1,0 +1,112 @@
+//! Who may see the token: origins, and whether the way to them is safe.
+
+use url::{Host, Url};
+
+/// Scheme, host and port of a URL (RFC 6454 §4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    scheme: String,
+    host: String,
+    port: Option<u16>,
+}
+
+impl Origin {
+    /// The origin of `url`; `None` if it has no host.
+    pub(crate) fn of(url: &Url) -> Option<Self> {
+        Some(Self {
+            scheme: url.scheme().to_owned(),
+            host: url.host_str()?.to_owned(),
+            port: url.port_or_known_default(),
+        })
+    }
+
+    /// Whether `url` lies within this origin. Allocates nothing: it is asked for every request.
+    pub(crate) fn contains(&self, url: &Url) -> bool {
+        url.host_str() == Some(&self.host)
+            && url.scheme() == self.scheme
+            && url.port_or_known_default() == self.port
+    }
+}
+
+/// Whether two URLs are of one origin.
+pub(crate) fn is_same(one: &Url, other: &Url) -> bool {
+    one.scheme() == other.scheme()
+        && one.host_str() == other.host_str()
+        && one.port_or_known_default() == other.port_or_known_default()
+}
+
+/// Whether nobody can listen on the way: TLS, or a connection that never leaves the machine.
+///
+/// RFC 6750 §5.3: "Clients MUST always use TLS (https) or equivalent transport security when
+/// making requests with bearer tokens."
+pub(crate) fn is_confidential(url: &Url) -> bool {
+    url.scheme() == "https" || is_loopback(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        // RFC 6761 §6.3 reserves the whole domain.
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(url: &str) -> Url {
+        Url::parse(url).unwrap()
+    }
+
+    #[test]
+    fn k_03_an_origin_is_scheme_host_and_port() {
+        let origin = Origin::of(&url("https://api.test/token")).unwrap();
+        for (case, other, expected) in [
+            (
+                "path and query do not count",
+                "https://api.test/a?b=c",
+                true,
+            ),
+            ("default port", "https://api.test:443/", true),
+            ("case of the host", "https://API.test/", true),
+            ("another port", "https://api.test:8443/", false),
+            ("another scheme", "http://api.test:443/", false),
+            ("a subdomain", "https://x.api.test/", false),
+            ("a longer name", "https://api.test.evil.test/", false),
+            ("in the user part", "https://api.test@evil.test/", false),
+            ("a dot at the end", "https://api.test./", false),
+        ] {
+            assert_eq!(origin.contains(&url(other)), expected, "{case}");
+            assert_eq!(
+                is_same(&url("https://api.test/"), &url(other)),
+                expected,
+                "{case}"
+            );
+        }
+        assert_eq!(Origin::of(&url("data:text/plain,x")), None);
+    }
+
+    #[test]
+    fn k_04_only_tls_and_loopback_are_confidential() {
+        for (case, other, expected) in [
+            ("https", "https://api.test/", true),
+            ("http", "http://api.test/", false),
+            ("127.0.0.0/8", "http://127.8.0.1/", true),
+            ("IPv6 loopback", "http://[::1]/", true),
+            ("localhost", "http://localhost:80/", true),
+            ("below localhost", "http://a.localhost/", true),
+            (
+                "a name that only begins so",
+                "http://127.0.0.1.evil.test/",
+                false,
+            ),
+            ("a name that only ends so", "http://notlocalhost/", false),
+            ("private network", "http://192.168.0.1/", false),
+        ] {
+            assert_eq!(is_confidential(&url(other)), expected, "{case}");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The settings by which a session decides, and the decisions that need no memory.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+use crate::clock::Moment;
+use crate::error::{RefreshError, RefreshFailure};
+
+/// The settings of a session.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    pub(crate) refresh_window: Duration,
+    /// The part of the window by which sessions differ, 0 to 1.
+    pub(crate) jitter: f64,
+    /// This session's own place within the jitter, 0 to 1; stable for its life (K-13).
+    pub(crate) place: f64,
+    pub(crate) minimum_age: Duration,
+    pub(crate) budget: Limit,
+    pub(crate) rejection_budget: Limit,
+    pub(crate) login_notice: Duration,
+    pub(crate) read_jwt: bool,
+    pub(crate) trust_refresh_expiry: bool,
+    /// Whether a refresh needs a refresh token at all.
+    pub(crate) needs_refresh_token: bool,
+}
+
+impl Policy {
+    /// For how long before its end a token of this lifetime is stale.
+    ///
+    /// At most half of the lifetime, so that a token is fresh for a while however short it lives:
+    /// a window as long as the lifetime would refresh at every request.
+    pub(crate) fn window(&self, lifetime: Duration) -> Duration {
+        let window = self.refresh_window.min(lifetime / 2);
+        window.mul_f64(1.0 - self.jitter * self.place)
+    }
+
+    /// How long everybody leaves the server alone after the `failures`th failure in a row.
+    pub(crate) fn cool_down(&self, failures: usize, error: &RefreshError) -> Duration {
+        const LONGEST: Duration = Duration::from_secs(3600);
+        if error.failure() == RefreshFailure::Configuration {
+            // A wrong password that is repeated locks a digiRunner client.
+            return Duration::from_secs(600);
+        }
+        let mut backoff = ExponentialBuilder::new()
+            .without_max_times()
+            .with_jitter()
+            .with_jitter_seed(self.seed())
+            .build();
+        let own = backoff
+            .nth(failures.saturating_sub(1).min(16))
+            .unwrap_or(LONGEST);
+        own.max(error.retry_after.unwrap_or_default()).min(LONGEST)
+    }
+
+    /// The attempts of one refresh.
+    pub(crate) fn attempts(&self) -> Attempts {
+        let backoff = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(200))
+            .with_max_delay(Duration::from_secs(5))
+            .without_max_times()
+            .with_jitter()
+            .with_jitter_seed(self.seed())
+            .build();
+        Attempts {
+            made: 0,
+            lost: false,
+            backoff,
+        }
+    }
+
+    fn seed(&self) -> u64 {
+        self.place.to_bits()
+    }
+}
+
+/// The attempts of one refresh so far. See the table at [`RefreshFailure`].
+pub(crate) struct Attempts {
+    made: u32,
+    pub(crate) lost: bool,
+    backoff: ExponentialBackoff,
+}
+
+/// What to do after an attempt failed.
+#[derive(Debug, PartialEq)]
+pub(crate) enum AfterFailure {
+    GiveUp,
+    TryAgainIn(Duration),
+}
+
+impl Attempts {
+    /// What to do after `error`, with `left` until the refresh as a whole is over.
+    pub(crate) fn after_failure(&mut self, error: &RefreshError, left: Duration) -> AfterFailure {
+        self.made += 1;
+        let had_lost = self.lost;
+        self.lost |= error.failure() == RefreshFailure::Lost;
+        let may_retry = match error.failure() {
+            // The refresh token cannot have been used up.
+            RefreshFailure::Busy | RefreshFailure::NotSent => self.made < 3,
+            // It can. Servers with a grace period accept it once more, if it comes quickly; with
+            // the others nothing is lost that was not lost already.
+            RefreshFailure::Lost => !had_lost,
+            _ => false,
+        };
+        let delay = self.backoff.next().unwrap_or_default();
+        let delay = delay.max(error.retry_after.unwrap_or_default());
+        match may_retry && delay < left {
+            true => AfterFailure::TryAgainIn(delay),
+            false => AfterFailure::GiveUp,
+        }
+    }
+}
+
+/// At most so many refreshes within so much time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Limit {
+    pub(crate) refreshes: usize,
+    pub(crate) within: Duration,
+}
+
+/// What of a [`Limit`] is used up: a sliding window.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    spent: VecDeque<Moment>,
+}
+
+impl Budget {
+    /// How long there is nothing left to spend; `None` if there is something now.
+    pub(crate) fn exhausted_for(&self, limit: Limit, now: Moment) -> Option<Duration> {
+        let live = self
+            .spent
+            .iter()
+            .filter(|spent| !now.reached(&spent.after(limit.within)));
+        let live: Vec<_> = live.collect();
+        let first_that_matters = live.len().checked_sub(limit.refreshes)?;
+        Some(match live.get(first_that_matters) {
+            Some(spent) => now.until(&spent.after(limit.within)),
+            None => limit.within, // a limit of none
+        })
+    }
+
+    /// Notes a refresh.
+    pub(crate) fn spend(&mut self, limit: Limit, now: Moment) {
+        self.spent
+            .retain(|spent| !now.reached(&spent.after(limit.within)));
+        self.spent.push_back(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    pub(crate) fn policy() -> Policy {
+        let limit = Limit {
+            refreshes: 2,
+            within: 30 * SECOND,
+        };
+        Policy {
+            refresh_window: 60 * SECOND,
+            jitter: 0.0,
+            place: 0.0,
+            minimum_age: Duration::ZERO,
+            budget: limit,
+            rejection_budget: limit,
+            login_notice: Duration::ZERO,
+            read_jwt: true,
+            trust_refresh_expiry: false,
+            needs_refresh_token: true,
+        }
+    }
+
+    #[test]
+    fn k_35_what_may_be_retried_is_a_table() {
+        use AfterFailure::GiveUp;
+        use RefreshFailure::{Busy, Configuration, Lost, NotSent, Terminal, Unusable};
+        for (case, failures, retried) in [
+            (
+                "no connection",
+                &[NotSent, NotSent, NotSent][..],
+                &[true, true, false][..],
+            ),
+            ("busy", &[Busy, Busy, Busy], &[true, true, false]),
+            ("lost", &[Lost, Lost], &[true, false]),
+            (
+                "lost, then no connection",
+                &[Lost, NotSent, Lost],
+                &[true, true, false],
+            ),
+            (
+                "no connection, then lost",
+                &[NotSent, Lost, Lost],
+                &[true, true, false],
+            ),
+            ("nonsense", &[Unusable], &[false]),
+            ("configuration", &[Configuration], &[false]),
+            ("terminal", &[Terminal], &[false]),
+        ] {
+            let mut attempts = policy().attempts();
+            for (failure, retried) in failures.iter().zip(retried) {
+                let verdict = attempts.after_failure(&RefreshError::new(*failure, ""), 60 * SECOND);
+                assert_eq!(verdict != GiveUp, *retried, "{case}: {verdict:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn k_35_retry_after_is_obeyed_within_a_refresh_and_ends_it_when_there_is_no_time() {
+        let busy = |wait| RefreshError::new(RefreshFailure::Busy, "").with_retry_after(wait);
+        let verdict = policy()
+            .attempts()
+            .after_failure(&busy(7 * SECOND), 30 * SECOND);
+        assert_eq!(verdict, AfterFailure::TryAgainIn(7 * SECOND));
+        let verdict = policy()
+            .attempts()
+            .after_failure(&busy(31 * SECOND), 30 * SECOND);
+        assert_eq!(verdict, AfterFailure::GiveUp);
+    }
+
+    #[test]
+    fn k_35_cool_downs_grow_obey_the_server_and_are_capped() {
+        let lost = RefreshError::new(RefreshFailure::Lost, "");
+        let first = policy().cool_down(1, &lost);
+        let fifth = policy().cool_down(5, &lost);
+        assert!(
+            first >= SECOND && first < fifth && fifth <= 120 * SECOND,
+            "{first:?} {fifth:?}"
+        );
+        let year =
+            RefreshError::new(RefreshFailure::Busy, "").with_retry_after(SECOND * 31_536_000);
+        assert_eq!(policy().cool_down(1, &year), 3600 * SECOND);
+        let client = RefreshError::new(RefreshFailure::Configuration, "");
+        assert!(policy().cool_down(1, &client) > policy().cool_down(1, &lost));
+    }
+
+    #[test]
+    fn k_11_the_window_is_at_most_half_of_the_lifetime() {
+        assert_eq!(policy().window(3600 * SECOND), 60 * SECOND);
+        assert_eq!(policy().window(60 * SECOND), 30 * SECOND);
+        assert_eq!(policy().window(Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn k_13_sessions_differ_within_the_jitter_and_one_session_does_not() {
+        let at = |place| {
+            Policy {
+                jitter: 0.5,
+                place,
+                ..policy()
+            }
+            .window(3600 * SECOND)
+        };
+        assert_eq!(at(0.0), 60 * SECOND);
+        assert_eq!(at(1.0), 30 * SECOND);
+        assert_eq!(at(0.25), at(0.25));
+    }
+
+    proptest! {
+        #[test]
+        fn k_26_never_more_than_the_limit_within_any_window(
+            steps in prop::collection::vec(0_u64..40, 1..60),
+            refreshes in 0_usize..5,
+        ) {
+            let limit = Limit { refreshes, within: 30 * SECOND };
+            let clock = ManualClock::new();
+            let now = || Clock::Manual(clock.clone()).now();
+            let (mut budget, mut spent) = (Budget::default(), Vec::new());
+            for step in steps {
+                clock.advance(step * SECOND);
+                match budget.exhausted_for(limit, now()) {
+                    None => {
+                        budget.spend(limit, now());
+                        spent.push(now().monotonic);
+                    }
+                    Some(wait) if refreshes > 0 => {
+                        let later = now().after(wait);
+                        prop_assert!(budget.exhausted_for(limit, later).is_none());
+                    }
+                    Some(_) => {}
+                }
+                let live = spent.iter().filter(|at| now().monotonic - **at < limit.within);
+                prop_assert!(live.count() <= refreshes);
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Takes everything that looks like a secret out of a server's text.
+
+use serde_json::Value;
+
+const HIDDEN: &str = "[hidden]";
+/// A run of this many token characters is taken for a token, known or not.
+const SUSPICIOUS: usize = 20;
+/// More of a text for developers is of no use to them.
+const LONGEST: usize = 256;
+
+/// `text` without the `secrets`, without anything as long as a token, without control characters,
+/// and not endless.
+///
+/// digiRunner and old Spring servers echo the whole refresh token in `error_description`, others
+/// cut it; what remains of a cut one is still taken out while it is long enough to be of use.
+pub(crate) fn text(text: &str, secrets: &[&str]) -> String {
+    let mut clean = text.to_owned();
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        clean = clean.replace(secret, HIDDEN);
+    }
+    let mut out = String::new();
+    let mut run = String::new();
+    for character in clean.chars().chain([' ']) {
+        if is_token_character(character) {
+            run.push(character);
+            continue;
+        }
+        out.push_str(if is_suspicious(&run) { HIDDEN } else { &run });
+        run.clear();
+        out.push(if character.is_control() {
+            ' '
+        } else {
+            character
+        });
+    }
+    out.pop();
+    if let Some((end, _)) = out.char_indices().nth(LONGEST) {
+        out.truncate(end);
+        out.push('…');
+    }
+    out
+}
+
+/// `value` with every text in it, names included, made clean.
+pub(crate) fn value(value: Value, secrets: &[&str]) -> Value {
+    match value {
+        Value::String(string) => text(&string, secrets).into(),
+        Value::Array(items) => items
+            .into_iter()
+            .map(|item| self::value(item, secrets))
+            .collect(),
+        Value::Object(members) => members
+            .into_iter()
+            .map(|(name, member)| (text(&name, secrets), self::value(member, secrets)))
+            .collect(),
+        other => other,
+    }
+}
+
+/// As long as a token, and not a name such as `unsupported_grant_type`.
+fn is_suspicious(run: &str) -> bool {
+    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    run.len() >= SUSPICIOUS && !run.bytes().all(is_name)
+}
+
+/// RFC 6750 §2.1 `b64token`, and the characters by which such a token is escaped elsewhere.
+fn is_token_character(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "-._~+/=%\\".contains(character)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k_63_nothing_that_looks_like_a_token_survives() {
+        let jwt = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJub2RlIjoiZXhlY3V0b3IxIn0.c2ln";
+        for (case, input, expected) in [
+            ("plain", "Bad credentials", "Bad credentials"),
+            (
+                "known, short",
+                "token abc is over",
+                "token [hidden] is over",
+            ),
+            (
+                "unknown, long",
+                &format!("expired: {jwt}"),
+                "expired: [hidden]",
+            ),
+            (
+                "cut by the server",
+                &format!("expired: {}...", &jwt[..24]),
+                "expired: [hidden]",
+            ),
+            ("in quotes", &format!("\"{jwt}\""), "\"[hidden]\""),
+            ("log injection", "a\r\nINFO b", "a  INFO b"),
+            (
+                "names stay",
+                "unsupported_grant_type",
+                "unsupported_grant_type",
+            ),
+            ("empty", "", ""),
+        ] {
+            assert_eq!(text(input, &["abc", ""]), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn k_63_long_texts_are_cut_at_a_character() {
+        let cut = text(&"ä ".repeat(1000), &[]);
+        assert_eq!(cut.chars().count(), LONGEST + 1);
+    }
+
+    #[test]
+    fn k_63_nested_members_are_cleaned_too() {
+        let clean = value(serde_json::json!({"abc": [{"x": "abc"}], "n": 1}), &["abc"]);
+        assert_eq!(
+            clean,
+            serde_json::json!({"[hidden]": [{"x": "[hidden]"}], "n": 1})
+        );
+    }
+}

@@ -1,0 +1,376 @@
+//! Trading a token set for the next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method};
+use reqwest::{Client, ClientBuilder, Request, Url};
+
+use crate::clock::Clock;
+use crate::error::{Error, RefreshError, RefreshFailure};
+use crate::proto::client_auth::ClientAuth;
+use crate::proto::grant::{Answer, RESERVED, refresh_form, retry_after, revocation_form};
+use crate::proto::provider::Provider;
+use crate::token::TokenSet;
+
+/// A way to get the next token set.
+///
+/// [`TokenEndpoint`] is OAuth's. Implement this for an API of another kind. The session calls it
+/// from one task at a time, bounds its time, repeats it where [`RefreshFailure`] allows, and keeps
+/// the old refresh token if the answer has none.
+///
+/// The future may be dropped when its time is over, but not because a caller went away.
+#[async_trait]
+pub trait Refresh: Send + Sync + 'static {
+    /// Trades `tokens` for the next set: one attempt.
+    async fn refresh(&self, tokens: &TokenSet) -> Result<TokenSet, RefreshError>;
+
+    /// Tells the server that `tokens` are not needed any more. Does nothing by default.
+    async fn revoke(&self, tokens: &TokenSet) -> Result<(), RefreshError> {
+        let _ = tokens;
+        Ok(())
+    }
+
+    /// The URLs that this sends credentials to.
+    ///
+    /// Requests to them pass a session untouched, so a client can be used for both. The origin of
+    /// the first is where the token may go unless
+    /// [other origins](crate::SessionBuilder::allow_origin) are named.
+    fn endpoints(&self) -> Vec<Url> {
+        Vec::new()
+    }
+
+    /// What is particular about the server. Defaults to [`Provider::rfc6749`].
+    fn provider(&self) -> Provider {
+        Provider::rfc6749()
+    }
+
+    /// Whether a set without a refresh token is beyond help. Defaults to `true`; say `false` where
+    /// a new access token can be had otherwise.
+    fn needs_refresh_token(&self) -> bool {
+        true
+    }
+}
+
+#[async_trait]
+impl<R: Refresh + ?Sized> Refresh for Arc<R> {
+    async fn refresh(&self, tokens: &TokenSet) -> Result<TokenSet, RefreshError> {
+        (**self).refresh(tokens).await
+    }
+
+    async fn revoke(&self, tokens: &TokenSet) -> Result<(), RefreshError> {
+        (**self).revoke(tokens).await
+    }
+
+    fn endpoints(&self) -> Vec<Url> {
+        (**self).endpoints()
+    }
+
+    fn provider(&self) -> Provider {
+        (**self).provider()
+    }
+
+    fn needs_refresh_token(&self) -> bool {
+        (**self).needs_refresh_token()
+    }
+}
+
+/// An OAuth 2.0 token endpoint (RFC 6749 §3.2) and the refresh grant (§6).
+///
+/// It has a `reqwest` client of its own: cookie-less, following no redirect, keeping no idle
+/// connection, and reading no more than 1 MiB of an answer. Cheap to clone, and one may serve many
+/// sessions.
+///
+/// ```
+/// use reqwest_refresh::{ClientAuth, TokenEndpoint};
+///
+/// # fn main() -> Result<(), reqwest_refresh::Error> {
+/// let gateway = TokenEndpoint::digirunner("https://gateway.example.com", "tspclient", Some("tsp123abcd"))?;
+/// let other = TokenEndpoint::new("https://login.example.com/token", ClientAuth::none("my-app"))?
+///     .with_revocation_url("https://login.example.com/revoke")?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct TokenEndpoint {
+    url: Url,
+    revocation_url: Option<Url>,
+    auth: ClientAuth,
+    provider: Provider,
+    scope: Option<String>,
+    parameters: Vec<(String, String)>,
+    any_type: bool,
+    timeout: Duration,
+    client: Client,
+}
+
+impl TokenEndpoint {
+    /// The token endpoint at `url`, for the client that `auth` proves to be.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) for a URL that is none, has a fragment
+    /// (RFC 6749 §3.2), credentials or another scheme than `https` or `http`, and for a client id
+    /// that the method cannot carry. Plain `http` is refused when the session is built.
+    pub fn new(url: &str, auth: ClientAuth) -> Result<Self, Error> {
+        auth.check()?;
+        Ok(Self {
+            url: endpoint_url(url)?,
+            revocation_url: None,
+            auth,
+            provider: Provider::rfc6749(),
+            scope: None,
+            parameters: Vec::new(),
+            any_type: false,
+            timeout: Duration::from_secs(15),
+            client: bounded_client(Client::builder())?,
+        })
+    }
+
+    /// The token endpoint of the digiRunner gateway at `base` (scheme and host, such as
+    /// `https://gateway.example.com`), by its manual page "Applying Refresh Token".
+    ///
+    /// `password` is the client password as it was registered, for Scenario I; `None` for
+    /// Scenario II, a public client with PKCE. Base64 is our business.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn digirunner(base: &str, client_id: &str, password: Option<&str>) -> Result<Self, Error> {
+        let base = base.trim_end_matches('/');
+        let auth = ClientAuth::digirunner(client_id, password);
+        Self::new(&format!("{base}/oauth/token"), auth)?
+            .with_provider(Provider::digirunner())
+            .with_revocation_url(&format!("{base}/oauth/revocation"))
+    }
+
+    /// Sets what is particular about the server. Defaults to [`Provider::rfc6749`].
+    #[must_use]
+    pub fn with_provider(mut self, provider: Provider) -> Self {
+        self.provider = provider;
+        self
+    }
+
+    /// Sets the revocation endpoint (RFC 7009), which
+    /// [`Session::log_out`](crate::Session::log_out) calls. Defaults to none.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_revocation_url(mut self, url: &str) -> Result<Self, Error> {
+        self.revocation_url = Some(endpoint_url(url)?);
+        Ok(self)
+    }
+
+    /// Sets the scope to ask for; at most what was granted (RFC 6749 §6). Defaults to none, which
+    /// means the same as before.
+    #[must_use]
+    pub fn with_scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
+
+    /// Adds a form parameter to the token request, such as `audience` or `resource`.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) for a parameter that the request has
+    /// already: RFC 6749 §3.2 forbids to repeat one.
+    pub fn with_parameter(
+        mut self,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Result<Self, Error> {
+        let name = name.into();
+        let is_there = self.parameters.iter().any(|(known, _)| *known == name);
+        if is_there || RESERVED.contains(&name.as_str()) {
+            let message = format!("the token request already has the parameter `{name}`");
+            return Err(Error::configuration(message));
+        }
+        self.parameters.push((name, value.into()));
+        Ok(self)
+    }
+
+    /// Takes every `token_type` for `Bearer`. For servers that write something else and mean it
+    /// (eBay's "User Access Token"). By default another type is an error, as RFC 6749 §7.1 demands.
+    #[must_use]
+    pub fn with_any_token_type(mut self) -> Self {
+        self.any_type = true;
+        self
+    }
+
+    /// Sets the time that one attempt may take. Defaults to 15 seconds.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets how to connect: private CA, proxy, client certificate, DNS.
+    ///
+    /// Redirects and idle connections are switched off last, whatever the builder says; cookies
+    /// too, with this crate's feature `cookies`, which applications need that use reqwest's.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) if the builder cannot build.
+    pub fn with_http(mut self, builder: ClientBuilder) -> Result<Self, Error> {
+        self.client = bounded_client(builder)?;
+        Ok(self)
+    }
+
+    /// Sends one form. The answer's body is read whole, up to a limit.
+    async fn post(
+        &self,
+        url: &Url,
+        authorization: Option<HeaderValue>,
+        form: String,
+    ) -> Result<(u16, HeaderMap, Vec<u8>), RefreshError> {
+        let mut request = Request::new(Method::POST, url.clone());
+        let headers = request.headers_mut();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        headers.insert(CONTENT_TYPE, form_type);
+        headers.extend(authorization.map(|value| (AUTHORIZATION, value)));
+        *request.body_mut() = Some(form.into());
+        *request.timeout_mut() = Some(self.timeout);
+
+        let mut response = self.client.execute(request).await.map_err(not_answered)?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(not_answered)? {
+            if body.len() + chunk.len() > LARGEST_ANSWER {
+                let message = "the token endpoint's answer is larger than 1 MiB";
+                return Err(RefreshError::new(RefreshFailure::Unusable, message));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok((status, headers, body))
+    }
+
+    async fn revoke_one(&self, url: &Url, token: &str, hint: &str) -> Result<(), RefreshError> {
+        let (authorization, others) = self.auth.for_revocation();
+        let form = revocation_form(token, hint, others);
+        let (status, _, _) = self.post(url, authorization, form).await?;
+        // RFC 7009 §2.2: 200 also for a token that the server does not know.
+        if status != 200 {
+            let message = format!("the revocation endpoint answered with status {status}");
+            return Err(RefreshError::new(RefreshFailure::Unusable, message));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Refresh for TokenEndpoint {
+    async fn refresh(&self, tokens: &TokenSet) -> Result<TokenSet, RefreshError> {
+        let Some(refresh_token) = tokens.refresh_token() else {
+            let message = "there is no refresh token";
+            return Err(RefreshError::new(RefreshFailure::Configuration, message));
+        };
+        let parameters = self
+            .parameters
+            .iter()
+            .map(|(name, value)| (&**name, &**value));
+        let others = self.auth.form().into_iter().chain(parameters);
+        let form = refresh_form(refresh_token, self.scope.as_deref(), others);
+        let (status, headers, body) = self.post(&self.url, self.auth.header(), form).await?;
+        let answer = Answer {
+            status,
+            retry_after: wait_demanded(&headers),
+            body: &body,
+        };
+        let secrets = [refresh_token, tokens.access_token(), self.auth.secret()];
+        answer.read(&self.provider, self.any_type, &secrets)
+    }
+
+    /// Revokes the refresh token, then the access token: RFC 7009 §2.1 lets a server keep the one
+    /// when the other goes, and digiRunner does.
+    async fn revoke(&self, tokens: &TokenSet) -> Result<(), RefreshError> {
+        let Some(url) = &self.revocation_url else {
+            return Ok(());
+        };
+        let refresh_token = match tokens.refresh_token() {
+            Some(token) => self.revoke_one(url, token, "refresh_token").await,
+            None => Ok(()),
+        };
+        let access_token = self
+            .revoke_one(url, tokens.access_token(), "access_token")
+            .await;
+        refresh_token.and(access_token)
+    }
+
+    fn endpoints(&self) -> Vec<Url> {
+        Some(self.url.clone())
+            .into_iter()
+            .chain(self.revocation_url.clone())
+            .collect()
+    }
+
+    fn provider(&self) -> Provider {
+        self.provider
+    }
+}
+
+const LARGEST_ANSWER: usize = 1024 * 1024;
+
+fn endpoint_url(text: &str) -> Result<Url, Error> {
+    let url = Url::parse(text).map_err(|error| {
+        Error::configuration(format!("an endpoint's URL is malformed: {error}"))
+    })?;
+    let mistake = if !matches!(url.scheme(), "https" | "http") {
+        "an endpoint's URL must begin with https://"
+    } else if url.fragment().is_some() {
+        "an endpoint's URL must not have a fragment (RFC 6749 §3.2)"
+    } else if !url.username().is_empty() || url.password().is_some() {
+        "an endpoint's URL must not have credentials in it; use ClientAuth"
+    } else {
+        return Ok(url);
+    };
+    Err(Error::configuration(mistake))
+}
+
+/// RFC 9700 §4.12: a 307 would send the refresh token on. digiRunner takes a cookie of its own for
+/// another grant. An idle connection would be a task.
+fn bounded_client(builder: ClientBuilder) -> Result<Client, Error> {
+    #[cfg(feature = "cookies")]
+    let builder = builder.cookie_store(false);
+    let builder = builder
+        .redirect(reqwest::redirect::Policy::none())
+        .pool_max_idle_per_host(0);
+    builder.build().map_err(|error| {
+        let message = "the token endpoint's HTTP client cannot be built";
+        Error::with_source(
+            crate::ErrorKind::Configuration,
+            message,
+            Some(Arc::new(error)),
+        )
+    })
+}
+
+/// reqwest's errors quote the URL, which may have a secret in its query.
+fn not_answered(error: reqwest::Error) -> RefreshError {
+    let (failure, message) = if error.is_connect() {
+        (
+            RefreshFailure::NotSent,
+            "no connection to the token endpoint",
+        )
+    } else if error.is_builder() {
+        (
+            RefreshFailure::Configuration,
+            "the token request cannot be built",
+        )
+    } else {
+        (RefreshFailure::Lost, "the token endpoint's answer was lost")
+    };
+    RefreshError::new(failure, message).with_source(error.without_url())
+}
+
+/// A date is compared with the server's own clock where it tells it.
+fn wait_demanded(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok();
+    let server_time = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
+    let now = server_time.unwrap_or_else(|| Clock::System.now().wall);
+    retry_after(text(RETRY_AFTER)?, now)
+}

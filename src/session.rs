@@ -1,0 +1,379 @@
+//! The handle: a session's tokens behind a lock. Transcribes verdicts of `proto`, decides nothing.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, watch};
+
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::proto::credential::{Age, Credential};
+use crate::proto::policy::Policy;
+use crate::proto::provider::Provider;
+use crate::proto::state::{BeforeRequest, Need, State};
+use crate::refresh::Refresh;
+use crate::session::builder::{Hook, Reach};
+use crate::session::flight::{Arrival, Flight, Progress, Takeoff};
+use crate::store::TokenStore;
+use crate::token::{Generation, TokenSet};
+
+pub(crate) mod builder;
+mod events;
+mod flight;
+mod keeping;
+
+pub use self::builder::SessionBuilder;
+pub use self::events::{Event, Events};
+
+/// What begins with a login and ends when its refresh token is dead.
+///
+/// A session *is* the middleware: give a clone to
+/// [`ClientBuilder::with`](reqwest_middleware::ClientBuilder::with) and keep another to log in and
+/// out, to read the current token, and to watch. Clones are the same session. An idle session has
+/// no task and no timer.
+///
+/// ```
+/// # async fn ask_the_user(_: reqwest_refresh::LoginReason) -> Option<TokenSet> { None }
+/// use reqwest_refresh::{Session, TokenEndpoint, TokenSet};
+///
+/// # fn main() -> Result<(), reqwest_refresh::Error> {
+/// # let (access, refresh) = ("a", "r");
+/// let session = Session::builder(TokenEndpoint::digirunner("https://gateway.example.com", "tspclient", Some("tsp123abcd"))?)
+///     .tokens(TokenSet::new(access).with_refresh_token(refresh))
+///     .on_login_required(|why| async move { ask_the_user(why).await })
+///     .build()?;
+/// let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+///     .with(session.clone())
+///     .build();
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Session {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// How a session stands, without asking anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// The access token is over or was rejected; the next request refreshes it.
+    Expired,
+    /// The access token is good, as far as is known.
+    Fresh,
+    /// There are no tokens; if there is a store, it may not have been read yet.
+    LoggedOut,
+    /// The refresh token is dead; the access token may still be alive.
+    LoginRequired,
+    /// The access token is good, and about to be refreshed behind the next request.
+    Stale,
+}
+
+impl Session {
+    /// Begins to build a session that refreshes its tokens by `refresh`.
+    pub fn builder(refresh: impl Refresh) -> SessionBuilder {
+        SessionBuilder::new(Arc::new(refresh))
+    }
+
+    /// A token set whose access token is good, refreshed first if need be.
+    ///
+    /// For what does not go through the middleware: a websocket, `git`, another client.
+    ///
+    /// # Errors
+    ///
+    /// As a request through the middleware.
+    pub async fn tokens(&self) -> Result<TokenSet, Error> {
+        let credential = self
+            .credential(Need::ANY, &mut Patience::unlimited())
+            .await?;
+        // unwrap safety: only an optional need is answered with none.
+        Ok(credential
+            .expect("a credential that is not optional")
+            .tokens
+            .clone())
+    }
+
+    /// The current token set as it is, good or not; `None` without one.
+    pub fn current_tokens(&self) -> Option<TokenSet> {
+        let guarded = self.inner.guarded.lock();
+        guarded
+            .state
+            .credential()
+            .map(|credential| credential.tokens.clone())
+    }
+
+    /// Refreshes now, or joins the refresh that is running, and gives the new set.
+    ///
+    /// # Errors
+    ///
+    /// As a request through the middleware; the old set stays in place.
+    pub async fn refresh(&self) -> Result<TokenSet, Error> {
+        let need = Need {
+            new: true,
+            ..Need::ANY
+        };
+        let credential = self.credential(need, &mut Patience::unlimited()).await?;
+        // unwrap safety: only an optional need is answered with none.
+        Ok(credential
+            .expect("a credential that is not optional")
+            .tokens
+            .clone())
+    }
+
+    /// Takes new tokens, after a login. Requests that wait go on with them at once; a refresh that
+    /// is running loses, in memory and in the store.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) for an access token that cannot be sent: then
+    /// nothing has changed. [`Store`](crate::ErrorKind::Store) if the tokens could not be saved: they are
+    /// in use all the same.
+    pub async fn set_tokens(&self, tokens: TokenSet) -> Result<(), Error> {
+        let inner = &self.inner;
+        let generation = {
+            let mut guarded = inner.guarded.lock();
+            let credential = guarded
+                .state
+                .set(tokens, &inner.policy, inner.clock.now())
+                .map_err(Error::configuration)?;
+            guarded.wake();
+            credential.generation
+        };
+        self.keep_in_store(generation).await
+    }
+
+    /// Forgets the tokens, in memory and in the store, without telling the server.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::ErrorKind::Store) if the store could not be cleared.
+    pub async fn clear(&self) -> Result<(), Error> {
+        let generation = self.inner.guarded.lock().clear();
+        self.keep_in_store(generation).await
+    }
+
+    /// Forgets the tokens and asks the server to revoke them (RFC 7009).
+    ///
+    /// # Errors
+    ///
+    /// Why the server or the store could not follow. The session has forgotten the tokens in any
+    /// case.
+    pub async fn log_out(&self) -> Result<(), Error> {
+        let (generation, tokens) = {
+            let mut guarded = self.inner.guarded.lock();
+            let tokens = guarded
+                .state
+                .credential()
+                .map(|credential| credential.tokens.clone());
+            (guarded.clear(), tokens)
+        };
+        let cleared = self.keep_in_store(generation).await;
+        let revoked = match tokens {
+            Some(tokens) => self.revoke(tokens).await,
+            None => Ok(()),
+        };
+        revoked.and(cleared)
+    }
+
+    /// Waits until no refresh is running and everything is saved.
+    ///
+    /// A program that ends takes its background tasks with it, and with them a rotated refresh
+    /// token that was on its way: call this last.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::ErrorKind::Store) if the tokens still cannot be saved.
+    pub async fn settle(&self) -> Result<(), Error> {
+        loop {
+            let (flight, generation) = {
+                let guarded = self.inner.guarded.lock();
+                (guarded.subscribe(), guarded.state.generation())
+            };
+            match flight {
+                Some(mut progress) => {
+                    let _ = progress.wait_for(|progress| progress.has_landed()).await;
+                }
+                None => return self.keep_in_store(generation).await,
+            }
+        }
+    }
+
+    /// How the session stands, without asking anybody.
+    pub fn status(&self) -> Status {
+        let now = self.inner.clock.now();
+        let state = &self.inner.guarded.lock().state;
+        match state.current_age(&now) {
+            _ if state.is_dead() => Status::LoginRequired,
+            None => Status::LoggedOut,
+            Some(Age::Expired) => Status::Expired,
+            Some(Age::Fresh) => Status::Fresh,
+            Some(Age::Stale) => Status::Stale,
+        }
+    }
+
+    /// What happens from now on, as it happens.
+    pub fn events(&self) -> Events {
+        let sender = self.inner.events.get_or_init(|| broadcast::Sender::new(64));
+        Events::new(sender.subscribe())
+    }
+
+    /// A credential for `need`, or none if that is optional; waits for the flight if there is no
+    /// other way, as long as `patience` lasts.
+    #[inline]
+    pub(crate) async fn credential(
+        &self,
+        mut need: Need,
+        patience: &mut Patience,
+    ) -> Result<Option<Arc<Credential>>, Error> {
+        loop {
+            let mut flight = match self.ask(&need) {
+                Answer::Credential(credential) => return Ok(credential),
+                Answer::Fail(error) => return Err(error),
+                Answer::Wait(flight) => flight,
+            };
+            match self.inner.wait(&mut flight, patience).await? {
+                Arrival::Failed(error) => {
+                    let now = self.inner.clock.now();
+                    let verdict = self
+                        .inner
+                        .guarded
+                        .lock()
+                        .state
+                        .after_failure(error, &need, now);
+                    return match verdict {
+                        BeforeRequest::Send(credential) => Ok(Some(credential)),
+                        BeforeRequest::Fail(error) => Err(error),
+                        _ => Ok(None),
+                    };
+                }
+                Arrival::Moved => need.new = false,
+                Arrival::Read => {}
+                // Good for everybody who waited, however short it lives.
+                Arrival::Refreshed(credential) => return Ok(Some(credential)),
+            }
+        }
+    }
+
+    /// Starts a flight behind a caller who does not wait for it.
+    pub(crate) fn refresh_behind(&self) {
+        drop(self.ask(&Need::ANY));
+    }
+
+    /// Asks the state, and starts the flight that it wants.
+    #[inline]
+    fn ask(&self, need: &Need) -> Answer {
+        let inner = &self.inner;
+        let now = inner.clock.now();
+        let mut guarded = inner.guarded.lock();
+        let (answer, takeoff) = match guarded.state.before_request(need, &inner.policy, now) {
+            BeforeRequest::Send(credential) => return Answer::Credential(Some(credential)),
+            BeforeRequest::SendBare => return Answer::Credential(None),
+            BeforeRequest::Fail(error) => return Answer::Fail(error),
+            BeforeRequest::Join => {
+                // unwrap safety: the state says Join only while a flight is registered.
+                return Answer::Wait(guarded.subscribe().expect("a flight to join"));
+            }
+            BeforeRequest::Launch(cause) => {
+                let takeoff = Takeoff::register(inner, &mut guarded, cause);
+                (Answer::Wait(takeoff.subscribe()), takeoff)
+            }
+            BeforeRequest::SendAndLaunch(credential, cause) => {
+                let takeoff = Takeoff::register(inner, &mut guarded, cause);
+                (Answer::Credential(Some(credential)), takeoff)
+            }
+        };
+        drop(guarded);
+        takeoff.start();
+        answer
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+enum Answer {
+    Credential(Option<Arc<Credential>>),
+    Fail(Error),
+    Wait(watch::Receiver<Progress>),
+}
+
+/// What all clones of a session share.
+pub(crate) struct Inner {
+    pub(crate) clock: Clock,
+    pub(crate) policy: Policy,
+    pub(crate) provider: Provider,
+    pub(crate) reach: Reach,
+    pub(crate) replay: bool,
+    pub(crate) guarded: Mutex<Guarded>,
+    refresh: Arc<dyn Refresh>,
+    store: Option<Arc<dyn TokenStore>>,
+    /// Held while the store is written, so that the newest generation is written last.
+    writing: tokio::sync::Mutex<()>,
+    hook: Option<Hook>,
+    events: OnceLock<broadcast::Sender<Event>>,
+    deadlines: Deadlines,
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadlines {
+    pub(crate) refresh: Duration,
+    pub(crate) store: Duration,
+    pub(crate) login: Duration,
+}
+
+impl Inner {
+    fn announce(&self, event: Event) {
+        if let Some(events) = self.events.get() {
+            // No subscriber is no error.
+            let _ = events.send(event);
+        }
+    }
+}
+
+/// What is behind the lock. Nobody awaits or calls user code while holding it.
+pub(crate) struct Guarded {
+    pub(crate) state: State,
+    flight: Option<Arc<Flight>>,
+}
+
+impl Guarded {
+    fn subscribe(&self) -> Option<watch::Receiver<Progress>> {
+        self.flight.as_ref().map(|flight| flight.subscribe())
+    }
+
+    /// Makes everybody who waits look again.
+    fn wake(&self) {
+        if let Some(flight) = &self.flight {
+            flight.wake();
+        }
+    }
+
+    fn clear(&mut self) -> Generation {
+        let generation = self.state.clear();
+        self.wake();
+        generation
+    }
+}
+
+/// How long a request still waits. Waiting for a person to log in does not count (K-46).
+#[derive(Debug)]
+pub(crate) struct Patience {
+    pub(crate) left: Option<Duration>,
+}
+
+impl Patience {
+    pub(crate) const fn unlimited() -> Self {
+        Self { left: None }
+    }
+
+    pub(crate) fn spend(&mut self, duration: Duration) {
+        self.left = self.left.map(|left| left.saturating_sub(duration));
+    }
+}

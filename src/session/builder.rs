@@ -1,0 +1,397 @@
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use reqwest::Url;
+
+use crate::clock::Clock;
+use crate::error::{Error, LoginReason};
+use crate::proto::origin::{Origin, is_confidential, is_same};
+use crate::proto::policy::{Limit, Policy};
+use crate::proto::state::State;
+use crate::refresh::Refresh;
+use crate::session::{Deadlines, Guarded, Inner, Session};
+use crate::store::TokenStore;
+use crate::token::TokenSet;
+
+type HookFuture = std::pin::Pin<Box<dyn Future<Output = Option<TokenSet>> + Send>>;
+pub(crate) type Hook = Box<dyn Fn(LoginReason) -> HookFuture + Send + Sync>;
+
+/// The settings of a [`Session`]. Made by [`Session::builder`].
+#[must_use = "call build()"]
+pub struct SessionBuilder {
+    refresh: Arc<dyn Refresh>,
+    tokens: Option<TokenSet>,
+    store: Option<Arc<dyn TokenStore>>,
+    hook: Option<Hook>,
+    origins: Vec<String>,
+    any_origin: bool,
+    insecure_http: bool,
+    refresh_window: Option<Duration>,
+    jitter: f64,
+    budget: Limit,
+    rejection_budget: Limit,
+    deadlines: Deadlines,
+    login_notice: Duration,
+    read_jwt: bool,
+    trust_refresh_expiry: bool,
+    replay: bool,
+    clock: Clock,
+}
+
+impl SessionBuilder {
+    pub(super) fn new(refresh: Arc<dyn Refresh>) -> Self {
+        Self {
+            refresh,
+            tokens: None,
+            store: None,
+            hook: None,
+            origins: Vec::new(),
+            any_origin: false,
+            insecure_http: false,
+            refresh_window: None,
+            jitter: 0.5,
+            budget: Limit {
+                refreshes: 20,
+                within: Duration::from_secs(30),
+            },
+            rejection_budget: Limit {
+                refreshes: 5,
+                within: Duration::from_secs(30),
+            },
+            deadlines: Deadlines {
+                refresh: Duration::from_secs(30),
+                store: Duration::from_secs(10),
+                login: Duration::from_secs(300),
+            },
+            login_notice: Duration::from_secs(300),
+            read_jwt: true,
+            trust_refresh_expiry: false,
+            replay: true,
+            clock: Clock::System,
+        }
+    }
+
+    /// Sets the tokens to begin with. A set that is found in the [store](Self::store) beats them.
+    /// Defaults to none: then the first request needs a stored set, or a login.
+    pub fn tokens(mut self, tokens: TokenSet) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// Sets where tokens are kept between two runs of the program, and shared with other processes.
+    /// Read once, at the first need, and again before each refresh. Defaults to nowhere: tokens
+    /// live in memory and end with the process.
+    pub fn store(mut self, store: impl TokenStore) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Sets what to do when the refresh token is dead or missing and somebody must log in.
+    ///
+    /// Called once for each dead session, with the reason. Requests that need a token wait for it,
+    /// at most [`login_timeout`](Self::login_timeout). If it returns tokens, they go on with them;
+    /// if it returns `None`, all fail with
+    /// [`LoginRequired`](crate::ErrorKind::LoginRequired), and so do later ones, at once, until
+    /// [`Session::set_tokens`] is called.
+    ///
+    /// No lock is held while it runs, so it may call the session. Requests that it sends through a
+    /// client with this session fail at once where they would have to wait for the hook itself:
+    /// use another client to log in, or [`Authenticate::Never`](crate::Authenticate::Never).
+    ///
+    /// Defaults to none, which is the same as one that returns `None`.
+    pub fn on_login_required<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: Fn(LoginReason) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Option<TokenSet>> + Send + 'static,
+    {
+        self.hook = Some(Box::new(move |reason| Box::pin(hook(reason))));
+        self
+    }
+
+    /// Allows the token at one more origin, such as `https://api.example.com`; a path is ignored.
+    ///
+    /// Requests to other origins pass through untouched (RFC 6750 §5.2: a token "MUST NOT" leak to
+    /// unintended parties). Defaults to the origin of the token endpoint, which is no longer
+    /// implied once an origin is named.
+    pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
+        self.origins.push(origin.into());
+        self
+    }
+
+    /// Allows the token at every origin that a request is made to. Only for a client whose URLs
+    /// all come from you: not from a server's answer, not from a user.
+    pub fn allow_any_origin(mut self) -> Self {
+        self.any_origin = true;
+        self
+    }
+
+    /// Allows plain `http`, for the API and for the token endpoint, where anybody on the way can
+    /// read the tokens. Without it only loopback addresses may do without TLS (RFC 6750 §5.3,
+    /// RFC 6749 §3.2).
+    pub fn allow_insecure_http(mut self) -> Self {
+        self.insecure_http = true;
+        self
+    }
+
+    /// Sets for how long before its end an access token is refreshed behind the requests that still
+    /// use it. At most half of a token's lifetime is used; zero refreshes only what is over.
+    /// Defaults to the provider's: 60 seconds, for digiRunner 10.
+    pub fn refresh_window(mut self, window: Duration) -> Self {
+        self.refresh_window = Some(window);
+        self
+    }
+
+    /// Sets which part of the window, 0 to 1, sessions spread over, so that a fleet that started
+    /// together does not refresh together. Each session keeps its own place. Defaults to 0.5: with
+    /// a window of 60 seconds, between 60 and 30 seconds before the end.
+    pub fn jitter(mut self, part: f64) -> Self {
+        self.jitter = if part.is_nan() {
+            0.0
+        } else {
+            part.clamp(0.0, 1.0)
+        };
+        self
+    }
+
+    /// Sets how many refreshes are tried within a time because tokens are over or a new one is
+    /// demanded; one more is [`ExcessiveRefresh`](crate::ErrorKind::ExcessiveRefresh). Defaults to
+    /// 20 within 30 seconds.
+    pub fn refresh_budget(mut self, refreshes: usize, within: Duration) -> Self {
+        self.budget = Limit { refreshes, within };
+        self
+    }
+
+    /// Sets how many refreshes are tried within a time because the API rejects tokens. Beyond it
+    /// callers get the API's answer as it is: most likely it is not about the token. Defaults to 5
+    /// within 30 seconds.
+    pub fn rejection_budget(mut self, refreshes: usize, within: Duration) -> Self {
+        self.rejection_budget = Limit { refreshes, within };
+        self
+    }
+
+    /// Sets how long one refresh may take, all its attempts together. Requests have timeouts of
+    /// their own. Defaults to 30 seconds.
+    pub fn refresh_timeout(mut self, timeout: Duration) -> Self {
+        self.deadlines.refresh = timeout;
+        self
+    }
+
+    /// Sets how long one access to the store may take. Defaults to 10 seconds. A write is tried
+    /// three times. Waiting for the lock takes at most this and
+    /// [`refresh_timeout`](Self::refresh_timeout) together.
+    pub fn store_timeout(mut self, timeout: Duration) -> Self {
+        self.deadlines.store = timeout;
+        self
+    }
+
+    /// Sets how long the login hook may take. Requests wait for it beyond their own timeout.
+    /// Defaults to 5 minutes.
+    pub fn login_timeout(mut self, timeout: Duration) -> Self {
+        self.deadlines.login = timeout;
+        self
+    }
+
+    /// Sets how long before the known end of the refresh token
+    /// [`Event::LoginDue`](crate::Event::LoginDue) is told; looked at after each refresh. Defaults
+    /// to 5 minutes.
+    pub fn login_notice(mut self, notice: Duration) -> Self {
+        self.login_notice = notice;
+        self
+    }
+
+    /// Sets whether the `exp` of a JWT is read where the server does not say when a token ends.
+    /// RFC 9068 §6 would rather have a client not look. Defaults to `true`.
+    pub fn read_jwt_expiry(mut self, read: bool) -> Self {
+        self.read_jwt = read;
+        self
+    }
+
+    /// Sets whether a refresh token whose known end is over counts as dead without asking the
+    /// server. Defaults to `false`: clocks differ, so the server is asked once.
+    pub fn trust_refresh_token_expiry(mut self, trust: bool) -> Self {
+        self.trust_refresh_expiry = trust;
+        self
+    }
+
+    /// Sets whether a request is sent again after its token was rejected. Defaults to `true`; with
+    /// `false` requests are not cloned, and the caller gets the rejection while the token is
+    /// refreshed for the next request.
+    pub fn replay(mut self, replay: bool) -> Self {
+        self.replay = replay;
+        self
+    }
+
+    /// Sets the clock, for tests. Defaults to the system's.
+    #[cfg(feature = "test-util")]
+    pub fn clock(mut self, clock: crate::ManualClock) -> Self {
+        self.clock = Clock::Manual(clock);
+        self
+    }
+
+    /// Builds the session. Nothing is read or sent yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) for an origin that is none, for a
+    /// `Refresh` without endpoints where no origin is named, and for an access token that cannot be
+    /// sent; [`Insecure`](crate::ErrorKind::Insecure) for a token endpoint over plain `http`.
+    pub fn build(self) -> Result<Session, Error> {
+        let provider = self.refresh.provider();
+        let policy = Policy {
+            refresh_window: self.refresh_window.unwrap_or(provider.refresh_window()),
+            jitter: self.jitter,
+            place: fastrand::f64(),
+            minimum_age: provider.minimum_age(),
+            budget: self.budget,
+            rejection_budget: self.rejection_budget,
+            login_notice: self.login_notice,
+            read_jwt: self.read_jwt,
+            trust_refresh_expiry: self.trust_refresh_expiry,
+            needs_refresh_token: self.refresh.needs_refresh_token(),
+        };
+        let mut state = State::new(self.store.is_some());
+        if let Some(tokens) = self.tokens {
+            state
+                .start_with(tokens, &policy, self.clock.now())
+                .map_err(Error::configuration)?;
+        }
+        Ok(Session {
+            inner: Arc::new(Inner {
+                reach: Reach::new(
+                    self.refresh.endpoints(),
+                    &self.origins,
+                    self.any_origin,
+                    self.insecure_http,
+                )?,
+                clock: self.clock,
+                policy,
+                provider,
+                replay: self.replay,
+                guarded: Mutex::new(Guarded {
+                    state,
+                    flight: None,
+                }),
+                refresh: self.refresh,
+                store: self.store,
+                writing: tokio::sync::Mutex::new(()),
+                hook: self.hook,
+                events: OnceLock::new(),
+                deadlines: self.deadlines,
+            }),
+        })
+    }
+}
+
+impl fmt::Debug for SessionBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionBuilder")
+            .field("origins", &self.origins)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a session's token may go.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    endpoints: Vec<Url>,
+    /// `None`: anywhere.
+    origins: Option<Vec<Origin>>,
+    insecure_http: bool,
+    has_warned: AtomicBool,
+}
+
+/// What the URL of a request says about its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Within {
+    /// The token may go there.
+    Allowed,
+    /// It may go there, but not over a line that anybody can listen to.
+    Insecure,
+    /// Nobody said that it may go there.
+    Outside,
+    /// A token or revocation endpoint: it has a way of its own to know who we are.
+    TokenEndpoint,
+}
+
+impl Reach {
+    fn new(
+        endpoints: Vec<Url>,
+        origins: &[String],
+        any_origin: bool,
+        insecure_http: bool,
+    ) -> Result<Self, Error> {
+        if let Some(url) = endpoints
+            .iter()
+            .find(|url| !insecure_http && !is_confidential(url))
+        {
+            return Err(insecure(url));
+        }
+        let mut allowed = Vec::new();
+        for text in origins {
+            let url = Url::parse(text)
+                .ok()
+                .filter(|url| matches!(url.scheme(), "https" | "http"));
+            let origin = url.as_ref().and_then(Origin::of).ok_or_else(|| {
+                Error::configuration(format!(
+                    "`{text}` is not an origin such as https://api.example.com"
+                ))
+            })?;
+            allowed.push(origin);
+        }
+        if allowed.is_empty() {
+            allowed.extend(endpoints.first().and_then(Origin::of));
+        }
+        if allowed.is_empty() && !any_origin {
+            let message =
+                "nobody knows where the token may go: call allow_origin with the API's origin";
+            return Err(Error::configuration(message));
+        }
+        Ok(Self {
+            endpoints,
+            origins: (!any_origin).then_some(allowed),
+            insecure_http,
+            has_warned: AtomicBool::new(false),
+        })
+    }
+
+    /// What to do about a request to `url`.
+    #[inline]
+    pub(crate) fn of(&self, url: &Url) -> Within {
+        let is_endpoint = |endpoint: &Url| endpoint.path() == url.path() && is_same(endpoint, url);
+        let is_allowed = match &self.origins {
+            Some(origins) => origins.iter().any(|origin| origin.contains(url)),
+            None => true,
+        };
+        if !is_allowed {
+            return Within::Outside;
+        }
+        if self.endpoints.iter().any(is_endpoint) {
+            return Within::TokenEndpoint;
+        }
+        match self.insecure_http || is_confidential(url) {
+            true => Within::Allowed,
+            false => Within::Insecure,
+        }
+    }
+
+    /// Says once which origin would have to be allowed.
+    pub(crate) fn warn_about(&self, url: &Url) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            let origin = url.origin().ascii_serialization();
+            tracing::warn!(
+                origin,
+                "401 from an origin that gets no token; if it should, call allow_origin(\"{origin}\")"
+            );
+        }
+    }
+}
+
+/// The error for a URL that a token may not be sent to over plain `http`.
+pub(crate) fn insecure(url: &Url) -> Error {
+    let origin = url.origin().ascii_serialization();
+    let message = format!("tokens are not sent to {origin} over plain http; use https");
+    Error::new(crate::ErrorKind::Insecure, message)
+}

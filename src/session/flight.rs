@@ -1,0 +1,495 @@
+//! The one refresh that is running: a task of its own, whose outcome everybody shares.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tracing::Instrument;
+
+use crate::clock::Moment;
+use crate::error::{Error, ErrorKind, LoginReason, RefreshError, RefreshFailure};
+use crate::proto::credential::{Age, Credential, Origin, learn_ends};
+use crate::proto::policy::AfterFailure;
+use crate::proto::state::{AfterLoad, Cause, Ticket};
+use crate::session::{Event, Guarded, Inner, Patience};
+use crate::store::{Lease, TokenStore};
+use crate::token::TokenSet;
+
+tokio::task_local! {
+    /// Which session's flight this task is: who waits for that flight in here waits for itself.
+    static INSIDE: usize;
+}
+
+/// Where those who wait can see how far the flight is.
+pub(super) struct Flight {
+    progress: watch::Sender<Progress>,
+}
+
+/// How far a flight is.
+#[derive(Clone, Debug)]
+pub(super) enum Progress {
+    Landed(Arrival),
+    LoggingIn,
+    Refreshing,
+}
+
+/// What those who waited for a flight get.
+#[derive(Clone, Debug)]
+pub(super) enum Arrival {
+    Failed(Error),
+    /// Tokens were set or cleared: look again.
+    Moved,
+    /// The store was read: look again.
+    Read,
+    Refreshed(Arc<Credential>),
+}
+
+impl Flight {
+    pub(super) fn subscribe(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    pub(super) fn wake(&self) {
+        self.progress.send_modify(|_| {});
+    }
+}
+
+impl Progress {
+    pub(super) fn has_landed(&self) -> bool {
+        matches!(self, Self::Landed(_))
+    }
+}
+
+impl Inner {
+    /// Waits for a flight, or until somebody says that it is better to look again.
+    pub(super) async fn wait(
+        &self,
+        flight: &mut watch::Receiver<Progress>,
+        patience: &mut Patience,
+    ) -> Result<Arrival, Error> {
+        if INSIDE
+            .try_with(|inside| *inside == self.address())
+            .unwrap_or(false)
+        {
+            let message = "a hook, store or Refresh used the client that waits for it";
+            return Err(Error::new(ErrorKind::Reentrant, message));
+        }
+        let mut was_logging_in = None;
+        loop {
+            let is_logging_in = match &*flight.borrow_and_update() {
+                Progress::Landed(arrival) => return Ok(arrival.clone()),
+                Progress::LoggingIn => true,
+                Progress::Refreshing => false,
+            };
+            if was_logging_in.replace(is_logging_in) == Some(is_logging_in) {
+                return Ok(Arrival::Moved);
+            }
+            match patience.left {
+                Some(left) if !is_logging_in => {
+                    let start = self.clock.now();
+                    let change = self.clock.timeout(left, flight.changed()).await;
+                    let waited = self.clock.now().monotonic - start.monotonic;
+                    patience.spend(waited);
+                    if change.is_none() {
+                        let message = "the request's time was over before the refresh was";
+                        return Err(Error::new(ErrorKind::TimedOut, message));
+                    }
+                }
+                // The channel cannot close before it has said that the flight landed.
+                _ => drop(flight.changed().await),
+            }
+        }
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+/// A flight that is registered but not yet under way: it is started when the lock is free again,
+/// and lands whatever happens to its task.
+pub(super) struct Takeoff {
+    inner: Arc<Inner>,
+    ticket: Ticket,
+    flight: Arc<Flight>,
+    news: Vec<Event>,
+    has_landed: bool,
+}
+
+impl Takeoff {
+    pub(super) fn register(inner: &Arc<Inner>, guarded: &mut Guarded, cause: Cause) -> Self {
+        let flight = Arc::new(Flight {
+            progress: watch::Sender::new(Progress::Refreshing),
+        });
+        guarded.flight = Some(Arc::clone(&flight));
+        let ticket = guarded.state.launch(cause);
+        Self {
+            inner: Arc::clone(inner),
+            ticket,
+            flight,
+            news: Vec::new(),
+            has_landed: false,
+        }
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Progress> {
+        self.flight.subscribe()
+    }
+
+    /// The one place where a flight's task is started.
+    pub(super) fn start(self) {
+        // Without a runtime the flight is dropped, and thereby lands with an error.
+        if let Ok(runtime) = Handle::try_current() {
+            let span = tracing::info_span!("token_refresh", cause = ?self.ticket.cause);
+            let inside = self.inner.address();
+            runtime.spawn(INSIDE.scope(inside, self.fly()).instrument(span));
+        }
+    }
+
+    async fn fly(mut self) {
+        let arrival = match self.ticket.cause {
+            Cause::FirstUse | Cause::Revival => self.read().await,
+            _ => match self.refresh().await {
+                Ok(arrival) => arrival,
+                Err(reason) => self.log_in(reason).await,
+            },
+        };
+        self.land(arrival);
+    }
+
+    /// Only looks into the store.
+    async fn read(&mut self) -> Arrival {
+        let stored = match &self.inner.store {
+            Some(store) => self.inner.load(&**store).await,
+            None => Ok(None),
+        };
+        let now = self.inner.clock.now();
+        let state = &mut self.inner.guarded.lock().state;
+        match stored {
+            Ok(stored) => {
+                state.after_read(&self.ticket, stored, &self.inner.policy, now);
+                Arrival::Read
+            }
+            Err(error) => {
+                state.read_failed(now);
+                Arrival::Failed(error)
+            }
+        }
+    }
+
+    /// Trades the tokens for the next, under the store's lock; or says why somebody must log in.
+    async fn refresh(&mut self) -> Result<Arrival, LoginReason> {
+        let store = self.inner.store.clone();
+        let (_lease, stored) = match &store {
+            None => (None, None),
+            Some(store) => match self.lock_and_load(&**store).await {
+                Ok((lease, stored)) => (Some(lease), stored),
+                Err(error) => return Ok(self.fail_by_store(error)),
+            },
+        };
+        let now = self.inner.clock.now();
+        let verdict = {
+            let state = &mut self.inner.guarded.lock().state;
+            state.after_load(&self.ticket, stored, &self.inner.policy, now)
+        };
+        let tokens = match verdict {
+            AfterLoad::Adopt(credential) => return Ok(self.adopt(credential, now)),
+            AfterLoad::Fail(error) => return Ok(Arrival::Failed(error)),
+            AfterLoad::Login(reason) => return Err(reason),
+            AfterLoad::Refresh(tokens) => tokens,
+            AfterLoad::Superseded => return Ok(Arrival::Moved),
+        };
+        let (error, lost) = match self.attempt(&tokens).await {
+            Ok(credential) => return Ok(self.keep(credential).await),
+            Err(failure) => failure,
+        };
+        if error.failure() == RefreshFailure::Terminal {
+            return self.refused(error, &tokens, store.as_deref(), lost).await;
+        }
+        Ok(self.failed(error, &tokens, lost).await)
+    }
+
+    async fn lock_and_load(
+        &self,
+        store: &dyn TokenStore,
+    ) -> Result<(Lease, Option<TokenSet>), Error> {
+        let lease = self.inner.lease(store).await?;
+        Ok((lease, self.inner.load(store).await?))
+    }
+
+    /// Asks the server, again where that may be. With the error: whether an answer was lost.
+    async fn attempt(&self, tokens: &TokenSet) -> Result<Arc<Credential>, (RefreshError, bool)> {
+        let inner = &*self.inner;
+        let end = inner.clock.now().after(inner.deadlines.refresh);
+        let mut attempts = inner.policy.attempts();
+        loop {
+            let start = inner.clock.now();
+            let attempt = inner.refresh.refresh(tokens);
+            let error = match inner.clock.timeout(start.until(&end), attempt).await {
+                Some(Ok(fresh)) => match self.credential(fresh, tokens, start) {
+                    Ok(credential) => return Ok(credential),
+                    Err(error) => error,
+                },
+                Some(Err(error)) => error,
+                None => RefreshError::new(RefreshFailure::Lost, "the refresh took too long"),
+            };
+            tracing::debug!(%error, failure = ?error.failure(), "an attempt to refresh failed");
+            let now = inner.clock.now();
+            match attempts.after_failure(&error, now.until(&end)) {
+                AfterFailure::GiveUp => return Err((error, attempts.lost)),
+                AfterFailure::TryAgainIn(delay) => inner.clock.sleep(delay).await,
+            }
+        }
+    }
+
+    /// What the server gave, ready for use.
+    fn credential(
+        &self,
+        fresh: TokenSet,
+        before: &TokenSet,
+        start: Moment,
+    ) -> Result<Arc<Credential>, RefreshError> {
+        let policy = &self.inner.policy;
+        let refresh_token = fresh.refresh_token().map(str::to_owned);
+        let tokens = learn_ends(
+            fresh.inherit(before),
+            Origin::Issued,
+            start,
+            policy.read_jwt,
+        );
+        let generation = self.ticket.generation.next();
+        match Credential::new(generation, tokens, start, policy) {
+            Ok(credential) => Ok(Arc::new(credential)),
+            Err(message) => {
+                let error = RefreshError::new(RefreshFailure::Unusable, message);
+                Err(match refresh_token {
+                    Some(refresh_token) => error.with_refresh_token(refresh_token),
+                    None => error,
+                })
+            }
+        }
+    }
+
+    /// Saves, then publishes. A refresh that lost against the user does neither.
+    async fn keep(&mut self, credential: Arc<Credential>) -> Arrival {
+        let inner = Arc::clone(&self.inner);
+        let _writing = inner.writing.lock().await;
+        if !inner.guarded.lock().state.is_current(&self.ticket) {
+            return Arrival::Moved;
+        }
+        let is_saved = self.save(&credential.tokens).await;
+        let now = inner.clock.now();
+        let login_due = {
+            let state = &mut inner.guarded.lock().state;
+            if !state.publish(&self.ticket, Arc::clone(&credential), is_saved) {
+                return Arrival::Moved;
+            }
+            state.login_due(&inner.policy, now)
+        };
+        self.tell_refreshed(&credential);
+        self.news.extend(login_due.map(|at| Event::LoginDue { at }));
+        Arrival::Refreshed(credential)
+    }
+
+    /// Whether the store holds `tokens` now; without a store there is nothing to hold them.
+    async fn save(&mut self, tokens: &TokenSet) -> bool {
+        let Some(store) = &self.inner.store else {
+            return true;
+        };
+        let result = self.inner.write(&**store, Some(tokens)).await;
+        let is_saved = result.is_ok();
+        self.news.push(match result {
+            Ok(()) => Event::Saved,
+            Err(error) => {
+                tracing::error!(%error, "new tokens are in use but could not be saved");
+                Event::NotSaved { error }
+            }
+        });
+        is_saved
+    }
+
+    /// Uses what another process has saved.
+    fn adopt(&mut self, credential: Arc<Credential>, now: Moment) -> Arrival {
+        let is_published = {
+            let state = &mut self.inner.guarded.lock().state;
+            state.publish(&self.ticket, Arc::clone(&credential), true)
+        };
+        if !is_published || credential.age(&now) == Age::Expired {
+            return Arrival::Moved;
+        }
+        tracing::debug!("adopted tokens that another process has saved");
+        self.tell_refreshed(&credential);
+        Arrival::Refreshed(credential)
+    }
+
+    /// The server says that the refresh token is dead: perhaps because another process has used it.
+    async fn refused(
+        &mut self,
+        error: RefreshError,
+        sent: &TokenSet,
+        store: Option<&dyn TokenStore>,
+        lost: bool,
+    ) -> Result<Arrival, LoginReason> {
+        if let Some(store) = store {
+            // A store that fails now is read again later: a dead session looks now and then.
+            let stored = self.inner.load(store).await.unwrap_or_default();
+            let (now, policy) = (self.inner.clock.now(), &self.inner.policy);
+            let moved = {
+                let state = &self.inner.guarded.lock().state;
+                state.after_refusal(&self.ticket, sent, stored, policy, now)
+            };
+            if let Some(credential) = moved {
+                return Ok(self.adopt(credential, now));
+            }
+        }
+        let lost = lost || self.inner.guarded.lock().state.answer_lost();
+        Err(error.into_refusal(lost))
+    }
+
+    /// Everything else: nobody asks the server again for a while. The old set stays in place.
+    async fn failed(&mut self, mut error: RefreshError, sent: &TokenSet, lost: bool) -> Arrival {
+        if let Some(refresh_token) = error.refresh_token.take() {
+            self.keep_refresh_token(refresh_token.expose_secret(), sent)
+                .await;
+        }
+        let cool_down = {
+            let state = &mut self.inner.guarded.lock().state;
+            state.next_cool_down(&error, lost, &self.inner.policy)
+        };
+        self.cool_down(error.into_shared(), cool_down)
+    }
+
+    /// Without the store nobody knows which refresh token is the current one.
+    fn fail_by_store(&mut self, error: Error) -> Arrival {
+        let not_sent = RefreshError::new(RefreshFailure::NotSent, "");
+        let cool_down = {
+            let state = &mut self.inner.guarded.lock().state;
+            state.next_cool_down(&not_sent, false, &self.inner.policy)
+        };
+        self.cool_down(error, cool_down)
+    }
+
+    fn cool_down(&mut self, error: Error, duration: Duration) -> Arrival {
+        let error = error.retry_in(Some(duration));
+        let now = self.inner.clock.now();
+        self.inner
+            .guarded
+            .lock()
+            .state
+            .fail(&self.ticket, duration, error.clone(), now);
+        tracing::warn!(%error, cool_down = ?duration, "the refresh failed");
+        self.news.push(Event::RefreshFailed {
+            error: error.clone(),
+        });
+        Arrival::Failed(error)
+    }
+
+    /// The answer was of no use, but the refresh token in it has replaced the one that was sent.
+    async fn keep_refresh_token(&mut self, refresh_token: &str, sent: &TokenSet) {
+        let inner = Arc::clone(&self.inner);
+        let _writing = inner.writing.lock().await;
+        if !inner.guarded.lock().state.is_current(&self.ticket) {
+            return;
+        }
+        let tokens = sent.clone().with_refresh_token(refresh_token);
+        let is_saved = self.save(&tokens).await;
+        let (now, policy) = (inner.clock.now(), &inner.policy);
+        let generation = self.ticket.generation;
+        // What was sent before can be sent again, so this does not fail.
+        if let Ok(credential) = Credential::new(generation, tokens, now, policy) {
+            let state = &mut inner.guarded.lock().state;
+            state.replace_refresh_token(&self.ticket, Arc::new(credential), is_saved);
+        }
+    }
+
+    /// The session is dead. Everybody waits for the person, for as long as that may take.
+    async fn log_in(&mut self, reason: LoginReason) -> Arrival {
+        let inner = Arc::clone(&self.inner);
+        let error = Error::login_required(reason.clone());
+        let now = inner.clock.now();
+        if !inner
+            .guarded
+            .lock()
+            .state
+            .die(&self.ticket, error.clone(), now)
+        {
+            return Arrival::Moved;
+        }
+        tracing::warn!(%error, "the session is dead");
+        inner.announce(Event::LoginRequired {
+            reason: reason.clone(),
+        });
+        let Some(hook) = &inner.hook else {
+            return Arrival::Failed(error);
+        };
+        self.flight.progress.send_replace(Progress::LoggingIn);
+        let answer = inner
+            .clock
+            .timeout(inner.deadlines.login, hook(reason))
+            .await;
+        let Some(Some(tokens)) = answer else {
+            return Arrival::Failed(error);
+        };
+        let (now, policy) = (inner.clock.now(), &inner.policy);
+        let tokens = learn_ends(tokens, Origin::Kept, now, policy.read_jwt);
+        match Credential::new(self.ticket.generation.next(), tokens, now, policy) {
+            Ok(credential) => {
+                let _lease = match &inner.store {
+                    Some(store) => inner.lease(&**store).await.ok(),
+                    None => None,
+                };
+                self.keep(Arc::new(credential)).await
+            }
+            Err(message) => {
+                tracing::error!(message, "the login hook's tokens cannot be used");
+                Arrival::Failed(error)
+            }
+        }
+    }
+
+    fn tell_refreshed(&mut self, credential: &Credential) {
+        tracing::debug!(generation = %credential.generation, "new tokens");
+        let (generation, expires_at) = (credential.generation, credential.tokens.expires_at());
+        self.news.push(Event::Refreshed {
+            generation,
+            expires_at,
+        });
+    }
+
+    /// Tells first those who wait, then those who watch.
+    fn land(&mut self, arrival: Arrival) {
+        self.has_landed = true;
+        {
+            let mut guarded = self.inner.guarded.lock();
+            guarded.state.land();
+            guarded.flight = None;
+        }
+        self.flight.progress.send_replace(Progress::Landed(arrival));
+        for event in self.news.drain(..) {
+            self.inner.announce(event);
+        }
+    }
+}
+
+impl Drop for Takeoff {
+    /// A panic in user code, or a runtime that shuts down, is an error for those who wait.
+    fn drop(&mut self) {
+        if !self.has_landed {
+            let message = "user code panicked, or there is no Tokio runtime";
+            let error = Error::new(ErrorKind::Interrupted, message);
+            let now = self.inner.clock.now();
+            let error = self
+                .inner
+                .guarded
+                .lock()
+                .state
+                .interrupt(&self.ticket, error, now);
+            self.news.push(Event::RefreshFailed {
+                error: error.clone(),
+            });
+            self.land(Arrival::Failed(error));
+        }
+    }
+}

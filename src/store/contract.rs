@@ -1,0 +1,152 @@
+//! The contract of [`TokenStore`], as a test that any store can be run through.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, json};
+use tokio::sync::oneshot;
+
+use crate::store::TokenStore;
+use crate::token::TokenSet;
+
+/// Checks a store against everything that [`TokenStore`] promises and a test can see.
+///
+/// `open` gives a new handle to the *same*, at first empty place: as another process would open it.
+/// A store that cannot lock passes `false` for `locks`.
+///
+/// # Panics
+///
+/// When the store breaks a promise; the message says which.
+///
+/// ```
+/// use reqwest_refresh::{MemoryStore, store::contract};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let store = MemoryStore::new();
+/// contract::check(|| store.clone(), true).await;
+/// # }
+/// ```
+pub async fn check<S: TokenStore>(open: impl Fn() -> S, locks: bool) {
+    what_was_saved_comes_back(&open).await;
+    the_newest_set_replaces_the_one_before(&open).await;
+    clearing_can_be_repeated(&open).await;
+    the_store_works_while_it_is_locked(&open).await;
+    if locks {
+        a_second_lock_waits_for_the_first(&open).await;
+        a_wait_that_is_given_up_leaves_no_lock(&open).await;
+    }
+}
+
+async fn what_was_saved_comes_back<S: TokenStore>(open: &impl Fn() -> S) {
+    assert!(
+        load(&open()).await.is_none(),
+        "the place must be empty at first"
+    );
+    let mut members = Map::new();
+    members.insert("org_id".into(), json!("100000"));
+    members.insert("nested".into(), json!({"list": [1, 2.5, null, "ä\n\"'"]}));
+    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
+    let full = TokenSet::new("access ä\"'")
+        .with_refresh_token("refresh")
+        .with_token_type("bearer")
+        .with_scope("a b")
+        .with_expires_in(Duration::from_secs(3600))
+        .with_expires_at(end)
+        .with_refresh_expires_at(end + Duration::from_secs(1))
+        .with_members(members);
+    for (case, tokens) in [
+        ("everything", full),
+        ("the access token alone", TokenSet::new("alone")),
+        (
+            "long tokens",
+            TokenSet::new("x".repeat(10_000)).with_refresh_token("y".repeat(10_000)),
+        ),
+    ] {
+        open()
+            .save(&tokens)
+            .await
+            .unwrap_or_else(|e| panic!("saving {case}: {e}"));
+        let loaded = load(&open())
+            .await
+            .unwrap_or_else(|| panic!("{case} was not saved"));
+        assert_same(case, &loaded, &tokens);
+    }
+}
+
+async fn the_newest_set_replaces_the_one_before<S: TokenStore>(open: &impl Fn() -> S) {
+    let store = open();
+    store
+        .save(&TokenSet::new("1").with_refresh_token("r").with_scope("s"))
+        .await
+        .expect("save");
+    store.save(&TokenSet::new("2")).await.expect("save");
+    let loaded = load(&open()).await.expect("saved");
+    assert_same(
+        "a smaller set after a larger one",
+        &loaded,
+        &TokenSet::new("2"),
+    );
+}
+
+async fn clearing_can_be_repeated<S: TokenStore>(open: &impl Fn() -> S) {
+    open().clear().await.expect("clearing");
+    assert!(
+        load(&open()).await.is_none(),
+        "a cleared store must be empty"
+    );
+    open().clear().await.expect("clearing an empty store");
+}
+
+async fn the_store_works_while_it_is_locked<S: TokenStore>(open: &impl Fn() -> S) {
+    let (holder, other) = (open(), open());
+    let lease = holder.lock().await.expect("locking");
+    for store in [&holder, &other] {
+        store
+            .save(&TokenSet::new("locked"))
+            .await
+            .expect("saving while locked");
+        assert!(load(store).await.is_some());
+        store.clear().await.expect("clearing while locked");
+    }
+    drop(lease);
+}
+
+async fn a_second_lock_waits_for_the_first<S: TokenStore>(open: &impl Fn() -> S) {
+    let lease = open().lock().await.expect("locking");
+    let (told, mut is_locked) = oneshot::channel();
+    let store = open();
+    let second = tokio::spawn(async move {
+        let lease = store.lock().await.expect("locking a second time");
+        let _ = told.send(());
+        lease
+    });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(is_locked.try_recv().is_err(), "two leases at once");
+    drop(lease);
+    drop(second.await.expect("the second lease follows the first"));
+}
+
+async fn a_wait_that_is_given_up_leaves_no_lock<S: TokenStore>(open: &impl Fn() -> S) {
+    let lease = open().lock().await.expect("locking");
+    let store = open();
+    let waiting = tokio::spawn(async move { store.lock().await.map(drop) });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    waiting.abort();
+    let _ = waiting.await;
+    drop(lease);
+    drop(open().lock().await.expect("the lock is free again"));
+}
+
+async fn load(store: &impl TokenStore) -> Option<TokenSet> {
+    store.load().await.expect("loading")
+}
+
+fn assert_same(case: &str, loaded: &TokenSet, saved: &TokenSet) {
+    assert!(loaded.same_tokens(saved), "{case}: the tokens changed");
+    assert_eq!(format!("{loaded:?}"), format!("{saved:?}"), "{case}");
+    assert_eq!(loaded.members(), saved.members(), "{case}");
+}

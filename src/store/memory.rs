@@ -1,0 +1,42 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use crate::store::{Lease, StoreError, TokenStore};
+use crate::token::TokenSet;
+
+/// Tokens in memory, shared by the clones of this store: several sessions, one process.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    tokens: Arc<Mutex<Option<TokenSet>>>,
+    lock: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+#[async_trait]
+impl TokenStore for MemoryStore {
+    async fn load(&self) -> Result<Option<TokenSet>, StoreError> {
+        Ok(self.tokens.lock().clone())
+    }
+
+    async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError> {
+        *self.tokens.lock() = Some(tokens.clone());
+        Ok(())
+    }
+
+    async fn clear(&self) -> Result<(), StoreError> {
+        *self.tokens.lock() = None;
+        Ok(())
+    }
+
+    async fn lock(&self) -> Result<Lease, StoreError> {
+        Ok(Lease::new(Arc::clone(&self.lock).lock_owned().await))
+    }
+}

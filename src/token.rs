@@ -1,0 +1,281 @@
+//! The tokens of a session, and the number that tells one set from the next.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value};
+
+use crate::clock::{FAR, Moment};
+
+/// An access token, perhaps a refresh token, and what is known about both (RFC 6749 §5.1).
+///
+/// Make one from what the login gave you:
+///
+/// ```
+/// use std::time::Duration;
+/// use reqwest_refresh::TokenSet;
+///
+/// let tokens = TokenSet::new("the access token")
+///     .with_refresh_token("the refresh token")
+///     .with_expires_in(Duration::from_secs(3600));
+/// assert_eq!(tokens.access_token(), "the access token");
+/// assert!(!format!("{tokens:?}").contains("the access token"));
+/// ```
+///
+/// Without an end, the `exp` of a JWT is used; without that, only a 401 tells that it is over.
+///
+/// The tokens are wiped from memory when the last set that holds them is dropped.
+#[derive(Clone)]
+pub struct TokenSet {
+    access_token: SecretString,
+    refresh_token: Option<SecretString>,
+    token_type: Option<String>,
+    scope: Option<String>,
+    lifetime: Option<Duration>,
+    expires_at: Option<SystemTime>,
+    refresh_expires_in: Option<Duration>,
+    refresh_expires_at: Option<SystemTime>,
+    members: Map<String, Value>,
+}
+
+impl TokenSet {
+    /// A set with this access token and nothing else.
+    pub fn new(access_token: impl Into<String>) -> Self {
+        Self {
+            access_token: access_token.into().into(),
+            refresh_token: None,
+            token_type: None,
+            scope: None,
+            lifetime: None,
+            expires_at: None,
+            refresh_expires_in: None,
+            refresh_expires_at: None,
+            members: Map::new(),
+        }
+    }
+
+    /// Sets the refresh token. An empty one counts as none.
+    #[must_use]
+    pub fn with_refresh_token(mut self, refresh_token: impl Into<String>) -> Self {
+        let refresh_token = refresh_token.into();
+        self.refresh_token = (!refresh_token.is_empty()).then(|| refresh_token.into());
+        self
+    }
+
+    /// Sets the access token's whole lifetime (`expires_in`), counted from the moment at which the
+    /// set is handed to a session; for a set that is older, say
+    /// [when it ends](Self::with_expires_at) too. Zero counts as unknown.
+    #[must_use]
+    pub fn with_expires_in(mut self, lifetime: Duration) -> Self {
+        self.lifetime = (!lifetime.is_zero()).then(|| lifetime.min(FAR));
+        self
+    }
+
+    /// Sets the moment at which the access token ends.
+    #[must_use]
+    pub fn with_expires_at(mut self, end: SystemTime) -> Self {
+        self.expires_at = Some(end);
+        self
+    }
+
+    /// Sets the moment at which the refresh token ends, where the server tells it.
+    #[must_use]
+    pub fn with_refresh_expires_at(mut self, end: SystemTime) -> Self {
+        self.refresh_expires_at = Some(end);
+        self
+    }
+
+    pub(crate) fn with_refresh_expires_in(mut self, lifetime: Option<Duration>) -> Self {
+        self.refresh_expires_in = lifetime;
+        self
+    }
+
+    /// Sets the scope, as the server wrote it (RFC 6749 §3.3).
+    #[must_use]
+    pub fn with_scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
+
+    /// Sets the token type, as the server wrote it (RFC 6749 §7.1).
+    #[must_use]
+    pub fn with_token_type(mut self, token_type: impl Into<String>) -> Self {
+        self.token_type = Some(token_type.into());
+        self
+    }
+
+    /// Sets the server's other members: `jti`, `org_id`, `id_token`, …
+    #[must_use]
+    pub fn with_members(mut self, members: Map<String, Value>) -> Self {
+        self.members = members;
+        self
+    }
+
+    /// The access token. A secret: not for logs.
+    pub fn access_token(&self) -> &str {
+        self.access_token.expose_secret()
+    }
+
+    /// The refresh token. A secret: not for logs.
+    pub fn refresh_token(&self) -> Option<&str> {
+        self.refresh_token
+            .as_ref()
+            .map(|token| token.expose_secret())
+    }
+
+    /// The token type, as the server wrote it.
+    pub fn token_type(&self) -> Option<&str> {
+        self.token_type.as_deref()
+    }
+
+    /// The scope, as the server wrote it; space-delimited by RFC 6749 §3.3.
+    pub fn scope(&self) -> Option<&str> {
+        self.scope.as_deref()
+    }
+
+    /// The access token's whole lifetime, where it is known.
+    pub fn expires_in(&self) -> Option<Duration> {
+        self.lifetime
+    }
+
+    /// When the access token ends, where that is known, by the wall clock.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.expires_at
+    }
+
+    /// When the refresh token ends, where that is known, by the wall clock.
+    pub fn refresh_expires_at(&self) -> Option<SystemTime> {
+        self.refresh_expires_at
+    }
+
+    /// The server's other members, as they came. They may be secrets (`id_token`).
+    pub fn members(&self) -> &Map<String, Value> {
+        &self.members
+    }
+
+    /// Turns lifetimes that count from `start` into ends; ends that are known stay.
+    pub(crate) fn anchored_at(mut self, start: Moment) -> Self {
+        let end = |lifetime: Duration| start.after(lifetime).wall;
+        self.expires_at = self.expires_at.or_else(|| self.lifetime.map(end));
+        self.refresh_expires_at = self
+            .refresh_expires_at
+            .or_else(|| self.refresh_expires_in.map(end));
+        self.refresh_expires_in = None;
+        self
+    }
+
+    /// Keeps the refresh token (and its end) of the set before, where this one brought none.
+    ///
+    /// RFC 6749 §6: "The authorization server MAY issue a new refresh token, in which case the
+    /// client MUST discard the old refresh token and replace it with the new refresh token."
+    pub(crate) fn inherit(mut self, before: &Self) -> Self {
+        if self.refresh_token.is_none() {
+            self.refresh_token.clone_from(&before.refresh_token);
+            if self.refresh_expires_in.is_none() {
+                self.refresh_expires_at = self.refresh_expires_at.or(before.refresh_expires_at);
+            }
+        }
+        self.scope = self.scope.or_else(|| before.scope.clone());
+        self
+    }
+
+    /// Whether both sets hold the same tokens.
+    pub(crate) fn same_tokens(&self, other: &Self) -> bool {
+        self.access_token() == other.access_token() && self.refresh_token() == other.refresh_token()
+    }
+}
+
+impl fmt::Debug for TokenSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenSet")
+            .field("access_token", &"[hidden]")
+            .field(
+                "refresh_token",
+                &self.refresh_token.as_ref().map(|_| "[hidden]"),
+            )
+            .field("token_type", &self.token_type)
+            .field("scope", &self.scope)
+            .field("expires_in", &self.lifetime)
+            .field("expires_at", &self.expires_at)
+            .field("refresh_expires_at", &self.refresh_expires_at)
+            .field("members", &self.members.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// The number of a session's token set; it grows by one with every set.
+///
+/// Tells whether a token that was rejected is still the current one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(u64);
+
+impl Generation {
+    pub(crate) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k_63_debug_hides_both_tokens_and_the_members_values() {
+        let mut members = Map::new();
+        members.insert("id_token".into(), "CANARY-3".into());
+        let tokens = TokenSet::new("CANARY-1")
+            .with_refresh_token("CANARY-2")
+            .with_members(members);
+        let printed = format!("{tokens:?}");
+        assert!(!printed.contains("CANARY"), "{printed}");
+        assert!(printed.contains("id_token"));
+    }
+
+    #[test]
+    fn k_32_a_new_refresh_token_replaces_the_old_and_none_keeps_it() {
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let before = TokenSet::new("a")
+            .with_refresh_token("old")
+            .with_refresh_expires_at(end);
+        let rotated = TokenSet::new("b")
+            .with_refresh_token("new")
+            .inherit(&before);
+        assert_eq!(
+            (rotated.refresh_token(), rotated.refresh_expires_at()),
+            (Some("new"), None)
+        );
+        let kept = TokenSet::new("b").with_refresh_token("").inherit(&before);
+        assert_eq!(
+            (kept.refresh_token(), kept.refresh_expires_at()),
+            (Some("old"), Some(end))
+        );
+    }
+
+    #[test]
+    fn k_10_a_lifetime_becomes_an_end_once_and_absurd_lifetimes_saturate() {
+        let start = crate::clock::Clock::System.now();
+        let tokens = TokenSet::new("a")
+            .with_expires_in(Duration::from_secs(60))
+            .anchored_at(start);
+        assert_eq!(
+            tokens.expires_at(),
+            Some(start.wall + Duration::from_secs(60))
+        );
+        let later = start.after(Duration::from_secs(3600));
+        assert_eq!(
+            tokens.anchored_at(later).expires_at(),
+            Some(start.wall + Duration::from_secs(60))
+        );
+        let far = TokenSet::new("a")
+            .with_expires_in(Duration::MAX)
+            .anchored_at(start);
+        assert_eq!(far.expires_at(), Some(start.wall + FAR));
+    }
+}
