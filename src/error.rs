@@ -519,7 +519,7 @@ mod tests {
 
     #[test]
     fn k_70_an_error_of_somebody_else_is_not_found() {
-        let error = reqwest_middleware::Error::middleware(std::fmt::Error);
+        let error = reqwest_middleware::Error::middleware(fmt::Error);
         assert!(Error::find(&error).is_none());
     }
 
