@@ -338,7 +338,7 @@ impl fmt::Display for ServerError {
 pub struct RefreshError {
     pub(crate) failure: RefreshFailure,
     pub(crate) retry_after: Option<Duration>,
-    pub(crate) server: Option<ServerError>,
+    pub(crate) server: Option<Box<ServerError>>,
     pub(crate) refresh_token: Option<SecretString>,
     message: Cow<'static, str>,
     source: Option<Source>,
@@ -387,7 +387,7 @@ impl RefreshError {
     /// What the server answered.
     #[must_use]
     pub fn with_server_error(mut self, server: ServerError) -> Self {
-        self.server = Some(server);
+        self.server = Some(Box::new(server));
         self
     }
 
@@ -434,9 +434,10 @@ impl RefreshError {
     /// This failure as the reason for a login, if it is terminal.
     pub(crate) fn into_refusal(self, after_lost_answer: bool) -> LoginReason {
         let message = self.message;
-        let error = self
-            .server
-            .unwrap_or_else(|| ServerError::new(0, None).with_description(message));
+        let error = match self.server {
+            Some(server) => *server,
+            None => ServerError::new(0, None).with_description(message),
+        };
         LoginReason::Refused {
             error,
             after_lost_answer,

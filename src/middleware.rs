@@ -1,6 +1,7 @@
 //! The way of a request: attach, send, judge, refresh, replay once.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,10 +13,9 @@ use reqwest_middleware::{Middleware, Next, Result};
 use crate::error::ErrorKind;
 use crate::middleware::held::Held;
 use crate::proto::credential::Credential;
-use crate::proto::origin::is_same;
+use crate::proto::origin::{Within, insecure, is_same};
 use crate::proto::provider::Judgement;
 use crate::proto::state::{AfterRejection, Need};
-use crate::session::builder::{Within, insecure};
 use crate::session::{Patience, Session};
 
 mod held;
@@ -106,7 +106,7 @@ enum Way {
 /// What an answer says about the token.
 enum Judged {
     Accepted(Response),
-    Rejected(Held),
+    Rejected(Box<Held>),
 }
 
 impl Session {
@@ -197,9 +197,9 @@ impl Session {
             Judgement::Accepted => Judged::Accepted(response),
             // reqwest has dropped the token on the way: the answer says nothing about it.
             _ if self.was_redirected(&response, request) => Judged::Accepted(response),
-            Judgement::Rejected => Judged::Rejected(Held::new(response)),
+            Judgement::Rejected => Judged::Rejected(Box::new(Held::new(response))),
             Judgement::RejectedIf(is_rejection) => {
-                let mut answer = Held::new(response);
+                let mut answer = Box::new(Held::new(response));
                 match answer
                     .json(&self.inner.clock)
                     .await
@@ -237,8 +237,12 @@ impl Session {
         next: Next<'_>,
     ) -> Result<Response> {
         let response = next.run(request, extensions).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            self.inner.reach.warn_about(response.url());
+        let is_rejected = response.status() == StatusCode::UNAUTHORIZED;
+        if is_rejected && !self.inner.has_warned.swap(true, Ordering::Relaxed) {
+            let origin = response.url().origin().ascii_serialization();
+            tracing::warn!(
+                "401 from {origin}, which gets no token; if it should: allow_origin(\"{origin}\")"
+            );
         }
         Ok(response)
     }

@@ -1,6 +1,7 @@
 //! The handle: a session's tokens behind a lock. Transcribes verdicts of `proto`, decides nothing.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use tokio::sync::{broadcast, watch};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::proto::credential::{Age, Credential};
+use crate::proto::origin::Reach;
 use crate::proto::policy::Policy;
 use crate::proto::provider::Provider;
 use crate::proto::state::{BeforeRequest, Need, State};
 use crate::refresh::Refresh;
-use crate::session::builder::{Hook, Reach};
+use crate::session::builder::Hook;
 use crate::session::flight::{Arrival, Flight, Progress, Takeoff};
 use crate::store::TokenStore;
 use crate::token::{Generation, TokenSet};
@@ -318,6 +320,8 @@ pub(crate) struct Inner {
     hook: Option<Hook>,
     events: OnceLock<broadcast::Sender<Event>>,
     deadlines: Deadlines,
+    /// Whether an origin that gets no token was named in a warning.
+    pub(crate) has_warned: AtomicBool,
 }
 
 /// How long things may take.

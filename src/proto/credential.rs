@@ -42,7 +42,7 @@ pub(crate) enum Age {
 
 /// Where a token set comes from, which decides how its lifetime is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum Provenance {
     /// The server has just made it: its lifetime counts from the start of the request.
     Issued,
     /// It may be of any age: a caller or a store had it.
@@ -122,28 +122,31 @@ impl Credential {
 /// The `exp` of a JWT is for servers that say nothing.
 pub(crate) fn learn_ends(
     mut tokens: TokenSet,
-    origin: Origin,
+    provenance: Provenance,
     start: Moment,
     read_jwt: bool,
 ) -> TokenSet {
-    if tokens.expires_at().is_none() && tokens.expires_in().is_none() && read_jwt {
-        if let Some(life) = jwt::life(tokens.access_token()) {
-            tokens = match (origin, life.whole) {
-                // The two claims are read off one clock, the server's: ours need not agree.
-                (Origin::Issued, Some(whole)) => tokens.with_expires_in(whole),
-                (Origin::Kept, Some(whole)) => {
-                    let end = life.end.min(start.after(whole).wall);
-                    tokens.with_expires_in(whole).with_expires_at(end)
-                }
-                (_, None) => tokens.with_expires_at(life.end),
-            };
-        }
+    let is_unknown = tokens.expires_at().is_none() && tokens.expires_in().is_none();
+    if read_jwt
+        && is_unknown
+        && let Some(life) = jwt::life(tokens.access_token())
+    {
+        tokens = match (provenance, life.whole) {
+            // The two claims are read off one clock, the server's: ours need not agree.
+            (Provenance::Issued, Some(whole)) => tokens.with_expires_in(whole),
+            (Provenance::Kept, Some(whole)) => {
+                let end = life.end.min(start.after(whole).wall);
+                tokens.with_expires_in(whole).with_expires_at(end)
+            }
+            (_, None) => tokens.with_expires_at(life.end),
+        };
     }
     tokens = tokens.anchored_at(start);
-    if tokens.refresh_expires_at().is_none() && read_jwt {
-        if let Some(life) = tokens.refresh_token().and_then(jwt::life) {
-            tokens = tokens.with_refresh_expires_at(life.end);
-        }
+    if read_jwt
+        && tokens.refresh_expires_at().is_none()
+        && let Some(life) = tokens.refresh_token().and_then(jwt::life)
+    {
+        tokens = tokens.with_refresh_expires_at(life.end);
     }
     tokens
 }

@@ -2,9 +2,101 @@
 
 use url::{Host, Url};
 
+use crate::error::{Error, ErrorKind};
+
+/// Where a session's token may go.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    endpoints: Vec<Url>,
+    /// `None`: anywhere.
+    origins: Option<Vec<Origin>>,
+    insecure_http: bool,
+}
+
+/// What the URL of a request says about its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Within {
+    /// The token may go there.
+    Allowed,
+    /// It may go there, but not over a line that anybody can listen to.
+    Insecure,
+    /// Nobody said that it may go there.
+    Outside,
+    /// A token or revocation endpoint: it has a way of its own to know who we are.
+    TokenEndpoint,
+}
+
+impl Reach {
+    pub(crate) fn new(
+        endpoints: Vec<Url>,
+        origins: &[String],
+        any_origin: bool,
+        insecure_http: bool,
+    ) -> Result<Self, Error> {
+        if let Some(url) = endpoints
+            .iter()
+            .find(|url| !insecure_http && !is_confidential(url))
+        {
+            return Err(insecure(url));
+        }
+        let mut allowed = Vec::new();
+        for text in origins {
+            let url = Url::parse(text)
+                .ok()
+                .filter(|url| matches!(url.scheme(), "https" | "http"));
+            let origin = url.as_ref().and_then(Origin::of).ok_or_else(|| {
+                Error::configuration(format!(
+                    "`{text}` is not an origin such as https://api.example.com"
+                ))
+            })?;
+            allowed.push(origin);
+        }
+        if allowed.is_empty() {
+            allowed.extend(endpoints.first().and_then(Origin::of));
+        }
+        if allowed.is_empty() && !any_origin {
+            let message =
+                "nobody knows where the token may go: call allow_origin with the API's origin";
+            return Err(Error::configuration(message));
+        }
+        Ok(Self {
+            endpoints,
+            origins: (!any_origin).then_some(allowed),
+            insecure_http,
+        })
+    }
+
+    /// What to do about a request to `url`.
+    #[inline]
+    pub(crate) fn of(&self, url: &Url) -> Within {
+        let is_endpoint = |endpoint: &Url| endpoint.path() == url.path() && is_same(endpoint, url);
+        let is_allowed = match &self.origins {
+            Some(origins) => origins.iter().any(|origin| origin.contains(url)),
+            None => true,
+        };
+        if !is_allowed {
+            return Within::Outside;
+        }
+        if self.endpoints.iter().any(is_endpoint) {
+            return Within::TokenEndpoint;
+        }
+        match self.insecure_http || is_confidential(url) {
+            true => Within::Allowed,
+            false => Within::Insecure,
+        }
+    }
+}
+
+/// The error for a URL that a token may not be sent to over plain `http`.
+pub(crate) fn insecure(url: &Url) -> Error {
+    let origin = url.origin().ascii_serialization();
+    let message = format!("tokens are not sent to {origin} over plain http; use https");
+    Error::new(ErrorKind::Insecure, message)
+}
+
 /// Scheme, host and port of a URL (RFC 6454 §4).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Origin {
+struct Origin {
     scheme: String,
     host: String,
     port: Option<u16>,
@@ -12,7 +104,7 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// The origin of `url`; `None` if it has no host.
-    pub(crate) fn of(url: &Url) -> Option<Self> {
+    fn of(url: &Url) -> Option<Self> {
         Some(Self {
             scheme: url.scheme().to_owned(),
             host: url.host_str()?.to_owned(),
@@ -21,7 +113,7 @@ impl Origin {
     }
 
     /// Whether `url` lies within this origin. Allocates nothing: it is asked for every request.
-    pub(crate) fn contains(&self, url: &Url) -> bool {
+    fn contains(&self, url: &Url) -> bool {
         url.host_str() == Some(&self.host)
             && url.scheme() == self.scheme
             && url.port_or_known_default() == self.port
@@ -39,7 +131,7 @@ pub(crate) fn is_same(one: &Url, other: &Url) -> bool {
 ///
 /// RFC 6750 §5.3: "Clients MUST always use TLS (https) or equivalent transport security when
 /// making requests with bearer tokens."
-pub(crate) fn is_confidential(url: &Url) -> bool {
+fn is_confidential(url: &Url) -> bool {
     url.scheme() == "https" || is_loopback(url)
 }
 

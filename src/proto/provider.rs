@@ -160,7 +160,7 @@ fn classify_rfc6749(error: &ServerError) -> RefreshFailure {
 fn classify_digirunner(error: &ServerError) -> RefreshFailure {
     let is_about_the_client = error
         .member("status")
-        .or(error.member("timestamp"))
+        .or_else(|| error.member("timestamp"))
         .is_some();
     match error.code() {
         Some("invalid_grant" | "invalid_token" | "Over Refresh Token Allow Times")

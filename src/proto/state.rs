@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, LoginReason, RefreshError};
-use crate::proto::credential::{Age, Credential, Origin, learn_ends, left_until};
+use crate::proto::credential::{Age, Credential, Provenance, learn_ends, left_until};
 use crate::proto::policy::{Budget, Policy};
 use crate::token::{Generation, TokenSet};
 
@@ -631,7 +631,7 @@ impl State {
         policy: &Policy,
         now: Moment,
     ) -> Result<Arc<Credential>, &'static str> {
-        let tokens = learn_ends(tokens, Origin::Kept, now, policy.read_jwt);
+        let tokens = learn_ends(tokens, Provenance::Kept, now, policy.read_jwt);
         Credential::new(self.generation.next(), tokens, now, policy).map(Arc::new)
     }
 

@@ -1,14 +1,13 @@
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use reqwest::Url;
 
 use crate::clock::Clock;
 use crate::error::{Error, LoginReason};
-use crate::proto::origin::{Origin, is_confidential, is_same};
+use crate::proto::origin::Reach;
 use crate::proto::policy::{Limit, Policy};
 use crate::proto::state::State;
 use crate::refresh::Refresh;
@@ -241,7 +240,9 @@ impl SessionBuilder {
     pub fn build(self) -> Result<Session, Error> {
         let provider = self.refresh.provider();
         let policy = Policy {
-            refresh_window: self.refresh_window.unwrap_or(provider.refresh_window()),
+            refresh_window: self
+                .refresh_window
+                .unwrap_or_else(|| provider.refresh_window()),
             jitter: self.jitter,
             place: fastrand::f64(),
             minimum_age: provider.minimum_age(),
@@ -280,6 +281,7 @@ impl SessionBuilder {
                 hook: self.hook,
                 events: OnceLock::new(),
                 deadlines: self.deadlines,
+                has_warned: AtomicBool::new(false),
             }),
         })
     }
@@ -291,107 +293,4 @@ impl fmt::Debug for SessionBuilder {
             .field("origins", &self.origins)
             .finish_non_exhaustive()
     }
-}
-
-/// Where a session's token may go.
-#[derive(Debug)]
-pub(crate) struct Reach {
-    endpoints: Vec<Url>,
-    /// `None`: anywhere.
-    origins: Option<Vec<Origin>>,
-    insecure_http: bool,
-    has_warned: AtomicBool,
-}
-
-/// What the URL of a request says about its token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Within {
-    /// The token may go there.
-    Allowed,
-    /// It may go there, but not over a line that anybody can listen to.
-    Insecure,
-    /// Nobody said that it may go there.
-    Outside,
-    /// A token or revocation endpoint: it has a way of its own to know who we are.
-    TokenEndpoint,
-}
-
-impl Reach {
-    fn new(
-        endpoints: Vec<Url>,
-        origins: &[String],
-        any_origin: bool,
-        insecure_http: bool,
-    ) -> Result<Self, Error> {
-        if let Some(url) = endpoints
-            .iter()
-            .find(|url| !insecure_http && !is_confidential(url))
-        {
-            return Err(insecure(url));
-        }
-        let mut allowed = Vec::new();
-        for text in origins {
-            let url = Url::parse(text)
-                .ok()
-                .filter(|url| matches!(url.scheme(), "https" | "http"));
-            let origin = url.as_ref().and_then(Origin::of).ok_or_else(|| {
-                Error::configuration(format!(
-                    "`{text}` is not an origin such as https://api.example.com"
-                ))
-            })?;
-            allowed.push(origin);
-        }
-        if allowed.is_empty() {
-            allowed.extend(endpoints.first().and_then(Origin::of));
-        }
-        if allowed.is_empty() && !any_origin {
-            let message =
-                "nobody knows where the token may go: call allow_origin with the API's origin";
-            return Err(Error::configuration(message));
-        }
-        Ok(Self {
-            endpoints,
-            origins: (!any_origin).then_some(allowed),
-            insecure_http,
-            has_warned: AtomicBool::new(false),
-        })
-    }
-
-    /// What to do about a request to `url`.
-    #[inline]
-    pub(crate) fn of(&self, url: &Url) -> Within {
-        let is_endpoint = |endpoint: &Url| endpoint.path() == url.path() && is_same(endpoint, url);
-        let is_allowed = match &self.origins {
-            Some(origins) => origins.iter().any(|origin| origin.contains(url)),
-            None => true,
-        };
-        if !is_allowed {
-            return Within::Outside;
-        }
-        if self.endpoints.iter().any(is_endpoint) {
-            return Within::TokenEndpoint;
-        }
-        match self.insecure_http || is_confidential(url) {
-            true => Within::Allowed,
-            false => Within::Insecure,
-        }
-    }
-
-    /// Says once which origin would have to be allowed.
-    pub(crate) fn warn_about(&self, url: &Url) {
-        if !self.has_warned.swap(true, Ordering::Relaxed) {
-            let origin = url.origin().ascii_serialization();
-            tracing::warn!(
-                origin,
-                "401 from an origin that gets no token; if it should, call allow_origin(\"{origin}\")"
-            );
-        }
-    }
-}
-
-/// The error for a URL that a token may not be sent to over plain `http`.
-pub(crate) fn insecure(url: &Url) -> Error {
-    let origin = url.origin().ascii_serialization();
-    let message = format!("tokens are not sent to {origin} over plain http; use https");
-    Error::new(crate::ErrorKind::Insecure, message)
 }

@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, LoginReason, RefreshError, RefreshFailure};
-use crate::proto::credential::{Age, Credential, Origin, learn_ends};
+use crate::proto::credential::{Age, Credential, Provenance, learn_ends};
 use crate::proto::policy::AfterFailure;
 use crate::proto::state::{AfterLoad, Cause, Ticket};
 use crate::session::{Event, Guarded, Inner, Patience};
@@ -255,7 +255,7 @@ impl Takeoff {
         let refresh_token = fresh.refresh_token().map(str::to_owned);
         let tokens = learn_ends(
             fresh.inherit(before),
-            Origin::Issued,
+            Provenance::Issued,
             start,
             policy.read_jwt,
         );
@@ -433,7 +433,7 @@ impl Takeoff {
             return Arrival::Failed(error);
         };
         let (now, policy) = (inner.clock.now(), &inner.policy);
-        let tokens = learn_ends(tokens, Origin::Kept, now, policy.read_jwt);
+        let tokens = learn_ends(tokens, Provenance::Kept, now, policy.read_jwt);
         match Credential::new(self.ticket.generation.next(), tokens, now, policy) {
             Ok(credential) => {
                 let _lease = match &inner.store {

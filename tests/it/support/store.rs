@@ -1,0 +1,112 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use reqwest_refresh::{Lease, MemoryStore, StoreError, TokenSet, TokenStore};
+use tokio::sync::Semaphore;
+
+/// A store in memory that writes down what is asked of it, fails on demand, and can be held.
+///
+/// Its clones are the same store.
+#[derive(Clone)]
+pub struct ScriptedStore {
+    pub memory: MemoryStore,
+    log: Arc<Mutex<Vec<String>>>,
+    failing: Arc<Mutex<Vec<&'static str>>>,
+    gate: Arc<Semaphore>,
+}
+
+impl ScriptedStore {
+    pub fn new() -> Self {
+        Self {
+            memory: MemoryStore::new(),
+            log: Arc::default(),
+            failing: Arc::default(),
+            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+        }
+    }
+
+    /// With these tokens in it.
+    pub async fn holding(tokens: TokenSet) -> Self {
+        let store = Self::new();
+        store.memory.save(&tokens).await.unwrap();
+        store
+    }
+
+    /// What was asked, in its order: `load`, `save a1`, `clear`, `lock`, `unlock`.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().clone()
+    }
+
+    /// From now on these operations fail.
+    pub fn fail(&self, operations: &[&'static str]) {
+        *self.failing.lock() = operations.to_vec();
+    }
+
+    /// From now on every operation but `lock` waits until [`release`](Self::release) is called.
+    pub fn hold(&self) {
+        self.gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    /// Lets everything through again.
+    pub fn release(&self) {
+        self.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+
+    /// The access token in the store.
+    pub async fn access_token(&self) -> Option<String> {
+        let tokens = self.memory.load().await.unwrap();
+        tokens.map(|tokens| tokens.access_token().to_owned())
+    }
+
+    async fn note(&self, operation: &'static str, detail: &str) -> Result<(), StoreError> {
+        self.log.lock().push(format!("{operation}{detail}"));
+        drop(self.gate.acquire().await.unwrap());
+        match self.failing.lock().contains(&operation) {
+            true => Err(format!("scripted: {operation}").into()),
+            false => Ok(()),
+        }
+    }
+}
+
+struct Unlock {
+    _lease: Lease,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Drop for Unlock {
+    fn drop(&mut self) {
+        self.log.lock().push("unlock".into());
+    }
+}
+
+#[async_trait]
+impl TokenStore for ScriptedStore {
+    async fn load(&self) -> Result<Option<TokenSet>, StoreError> {
+        self.note("load", "").await?;
+        self.memory.load().await
+    }
+
+    async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError> {
+        self.note("save", &format!(" {}", tokens.access_token()))
+            .await?;
+        self.memory.save(tokens).await
+    }
+
+    async fn clear(&self) -> Result<(), StoreError> {
+        self.note("clear", "").await?;
+        self.memory.clear().await
+    }
+
+    async fn lock(&self) -> Result<Lease, StoreError> {
+        if self.failing.lock().contains(&"lock") {
+            return Err("scripted: lock".into());
+        }
+        let lease = self.memory.lock().await?;
+        self.log.lock().push("lock".into());
+        Ok(Lease::new(Unlock {
+            _lease: lease,
+            log: Arc::clone(&self.log),
+        }))
+    }
+}
