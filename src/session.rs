@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 
 use crate::clock::Clock;
-use crate::error::Error;
+use crate::error::{Error, LoginReason};
 use crate::proto::credential::{Age, Credential};
 use crate::proto::origin::Reach;
 use crate::proto::policy::Policy;
@@ -86,14 +86,7 @@ impl Session {
     ///
     /// As a request through the middleware.
     pub async fn tokens(&self) -> Result<TokenSet, Error> {
-        let credential = self
-            .credential(Need::ANY, &mut Patience::unlimited())
-            .await?;
-        // unwrap safety: only an optional need is answered with none.
-        Ok(credential
-            .expect("a credential that is not optional")
-            .tokens
-            .clone())
+        self.tokens_for(Need::ANY).await
     }
 
     /// The current token set as it is, good or not; `None` without one.
@@ -115,12 +108,7 @@ impl Session {
             new: true,
             ..Need::ANY
         };
-        let credential = self.credential(need, &mut Patience::unlimited()).await?;
-        // unwrap safety: only an optional need is answered with none.
-        Ok(credential
-            .expect("a credential that is not optional")
-            .tokens
-            .clone())
+        self.tokens_for(need).await
     }
 
     /// Takes new tokens, after a login. Requests that wait go on with them at once; a refresh that
@@ -185,8 +173,10 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Store`](crate::ErrorKind::Store) if the tokens still cannot be saved.
+    /// [`Store`](crate::ErrorKind::Store) if the tokens still cannot be saved;
+    /// [`Reentrant`](crate::ErrorKind::Reentrant) from within a refresh or the login hook.
     pub async fn settle(&self) -> Result<(), Error> {
+        self.inner.refuse_reentry()?;
         loop {
             let (flight, generation) = {
                 let guarded = self.inner.guarded.lock();
@@ -218,6 +208,13 @@ impl Session {
     pub fn events(&self) -> Events {
         let sender = self.inner.events.get_or_init(|| broadcast::Sender::new(64));
         Events::new(sender.subscribe())
+    }
+
+    async fn tokens_for(&self, need: Need) -> Result<TokenSet, Error> {
+        match self.credential(need, &mut Patience::unlimited()).await? {
+            Some(credential) => Ok(credential.tokens.clone()),
+            None => Err(Error::login_required(LoginReason::NeverLoggedIn)),
+        }
     }
 
     /// A credential for `need`, or none if that is optional; waits for the flight if there is no

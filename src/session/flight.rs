@@ -69,13 +69,7 @@ impl Inner {
         flight: &mut watch::Receiver<Progress>,
         patience: &mut Patience,
     ) -> Result<Arrival, Error> {
-        if INSIDE
-            .try_with(|inside| *inside == self.address())
-            .unwrap_or(false)
-        {
-            let message = "a hook, store or Refresh used the client that waits for it";
-            return Err(Error::new(ErrorKind::Reentrant, message));
-        }
+        self.refuse_reentry()?;
         let mut was_logging_in = None;
         loop {
             let is_logging_in = match &*flight.borrow_and_update() {
@@ -100,6 +94,18 @@ impl Inner {
                 // The channel cannot close before it has said that the flight landed.
                 _ => drop(flight.changed().await),
             }
+        }
+    }
+
+    /// An error for who would wait, within a flight, for that flight.
+    pub(super) fn refuse_reentry(&self) -> Result<(), Error> {
+        let is_inside = INSIDE.try_with(|inside| *inside == self.address());
+        match is_inside.unwrap_or(false) {
+            true => {
+                let message = "a hook, store or Refresh used the client that waits for it";
+                Err(Error::new(ErrorKind::Reentrant, message))
+            }
+            false => Ok(()),
         }
     }
 
