@@ -1,0 +1,175 @@
+//! The ways in which one GET with three headers is sent: without a middleware, with one that does
+//! as little as can be done, and with a session. None of them reaches a network.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+use http::header::AUTHORIZATION;
+use http::{Extensions, HeaderValue};
+use reqwest::{Method, Request, Response, ResponseBuilderExt, Url};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next, Result};
+use reqwest_refresh::{Refresh, RefreshError, Session, SessionBuilder, TokenSet};
+
+const ORIGIN: &str = "https://api.test";
+const TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJub2RlIjoiZXhlY3V0b3IxIn0.c2lnbmF0dXJl";
+
+/// The request that is sent.
+pub(crate) fn request() -> Request {
+    let url = Url::parse("https://api.test/orders?page=1").unwrap();
+    let mut request = Request::new(Method::GET, url);
+    let headers = request.headers_mut();
+    headers.insert("accept", HeaderValue::from_static("application/json"));
+    headers.insert("user-agent", HeaderValue::from_static("hot-path"));
+    headers.insert("x-request-id", HeaderValue::from_static("0123456789abcdef"));
+    request
+}
+
+/// (a) Nothing between the client and the answer.
+pub(crate) fn bare() -> ClientWithMiddleware {
+    ClientBuilder::new(reqwest::Client::new())
+        .with(Answering)
+        .build()
+}
+
+/// `middleware` between the client and the answer.
+pub(crate) fn through(middleware: impl Middleware) -> ClientWithMiddleware {
+    ClientBuilder::new(reqwest::Client::new())
+        .with(middleware)
+        .with(Answering)
+        .build()
+}
+
+/// (b) Puts a header in that was made beforehand.
+pub(crate) struct Inserting {
+    header: HeaderValue,
+}
+
+impl Inserting {
+    pub(crate) fn new() -> Self {
+        Self { header: header() }
+    }
+}
+
+#[async_trait]
+impl Middleware for Inserting {
+    async fn handle(
+        &self,
+        mut request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        let header = self.header.clone();
+        request.headers_mut().insert(AUTHORIZATION, header);
+        next.run(request, extensions).await
+    }
+}
+
+/// (c) The floor: who wants to replay a request clones it, and who wants to know whether a token is
+/// over reads the clocks.
+pub(crate) struct Floor {
+    header: HeaderValue,
+    end: (SystemTime, Instant),
+}
+
+impl Floor {
+    pub(crate) fn new() -> Self {
+        let hour = Duration::from_secs(3600);
+        Self {
+            header: header(),
+            end: (SystemTime::now() + hour, Instant::now() + hour),
+        }
+    }
+}
+
+#[async_trait]
+impl Middleware for Floor {
+    async fn handle(
+        &self,
+        mut request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        let spare = request.try_clone();
+        if SystemTime::now() < self.end.0 && Instant::now() < self.end.1 {
+            let header = self.header.clone();
+            request.headers_mut().insert(AUTHORIZATION, header);
+        }
+        let response = next.run(request, extensions).await;
+        drop(spare);
+        response
+    }
+}
+
+/// (f) What is often written by hand: an async lock around a text, and a header made each time.
+pub(crate) struct ByHand {
+    token: tokio::sync::Mutex<(String, Instant)>,
+}
+
+impl ByHand {
+    pub(crate) fn new() -> Self {
+        let end = Instant::now() + Duration::from_secs(3600);
+        Self {
+            token: tokio::sync::Mutex::new((TOKEN.to_owned(), end)),
+        }
+    }
+}
+
+#[async_trait]
+impl Middleware for ByHand {
+    async fn handle(
+        &self,
+        mut request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        let spare = request.try_clone();
+        let token = {
+            let token = self.token.lock().await;
+            assert!(Instant::now() < token.1, "the token is over");
+            token.0.clone()
+        };
+        let header = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+        request.headers_mut().insert(AUTHORIZATION, header);
+        let response = next.run(request, extensions).await;
+        drop(spare);
+        response
+    }
+}
+
+/// (d) (e) A session with a fresh token.
+pub(crate) fn session(settings: impl FnOnce(SessionBuilder) -> SessionBuilder) -> Session {
+    let tokens = TokenSet::new(TOKEN)
+        .with_refresh_token("refresh")
+        .with_expires_in(Duration::from_secs(3600));
+    settings(Session::builder(Never).tokens(tokens).allow_origin(ORIGIN))
+        .build()
+        .unwrap()
+}
+
+/// A token endpoint that is never asked.
+struct Never;
+
+#[async_trait]
+impl Refresh for Never {
+    async fn refresh(&self, _: &TokenSet) -> std::result::Result<TokenSet, RefreshError> {
+        unreachable!("the token is fresh")
+    }
+}
+
+/// Answers at once.
+struct Answering;
+
+#[async_trait]
+impl Middleware for Answering {
+    async fn handle(&self, request: Request, _: &mut Extensions, _: Next<'_>) -> Result<Response> {
+        // Without its URL the answer would look as if it came from somewhere else.
+        let response = http::Response::builder().url(request.url().clone());
+        Ok(response.body("").unwrap().into())
+    }
+}
+
+fn header() -> HeaderValue {
+    let mut header = HeaderValue::try_from(format!("Bearer {TOKEN}")).unwrap();
+    header.set_sensitive(true);
+    header
+}
