@@ -165,12 +165,15 @@ impl TokenSet {
         self
     }
 
-    /// Keeps the refresh token (and its end) of the set before, where this one brought none.
+    /// Keeps the refresh token (and its end) of the set before, where this one brought none, or the
+    /// same again.
     ///
     /// RFC 6749 §6: "The authorization server MAY issue a new refresh token, in which case the
     /// client MUST discard the old refresh token and replace it with the new refresh token."
     pub(crate) fn inherit(mut self, before: &Self) -> Self {
-        if self.refresh_token.is_none() {
+        let is_kept =
+            self.refresh_token().is_none() || self.refresh_token() == before.refresh_token();
+        if is_kept {
             self.refresh_token.clone_from(&before.refresh_token);
             if self.refresh_expires_in.is_none() {
                 self.refresh_expires_at = self.refresh_expires_at.or(before.refresh_expires_at);
@@ -251,11 +254,17 @@ mod tests {
             (rotated.refresh_token(), rotated.refresh_expires_at()),
             (Some("new"), None)
         );
-        let kept = TokenSet::new("b").with_refresh_token("").inherit(&before);
-        assert_eq!(
-            (kept.refresh_token(), kept.refresh_expires_at()),
-            (Some("old"), Some(end))
-        );
+        // Okta and LinkedIn repeat the refresh token and say nothing new about its end (Q-12).
+        for (case, again) in [("none", ""), ("the same again", "old")] {
+            let kept = TokenSet::new("b")
+                .with_refresh_token(again)
+                .inherit(&before);
+            assert_eq!(
+                (kept.refresh_token(), kept.refresh_expires_at()),
+                (Some("old"), Some(end)),
+                "{case}"
+            );
+        }
     }
 
     #[test]
