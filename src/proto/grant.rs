@@ -96,17 +96,24 @@ impl Answer<'_> {
     fn server_error(&self, members: &Map<String, Value>, secrets: &[&str]) -> Option<ServerError> {
         let error = &members.get("error").unwrap_or(&Value::Null);
         let is_success = (200..300).contains(&self.status);
-        let is_error =
-            !(error.is_null() || *error == "") || members.get("ok") == Some(&false.into());
+        let is_none = error.is_null() || *error == "" || *error == false;
+        let is_error = !is_none || members.get("ok") == Some(&false.into());
         if is_success && !is_error {
             return None;
         }
         let clean = |value: &Value| Some(redact::text(value.as_str()?, secrets));
         let member = |name: &str| clean(members.get(name)?);
         let inner = |name: &str| clean(error.get(name)?);
-        let code = clean(error)
-            .or_else(|| inner("code"))
-            .or_else(|| inner("type"));
+        // A name such as `invalid_grant` stays whole, whatever a short secret spells.
+        let name = |value: &Value| {
+            let name = value.as_str()?;
+            let is_name = name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            (is_name && !secrets.contains(&name)).then(|| name.to_owned())
+        };
+        let code = [Some(*error), error.get("code"), error.get("type")]
+            .into_iter()
+            .flatten()
+            .find_map(|value| name(value).or_else(|| clean(value)));
         let description = member("error_description")
             .or_else(|| member("message"))
             .or_else(|| inner("message"));
@@ -217,3 +224,6 @@ pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let date = httpdate::parse_http_date(value).ok()?;
     Some(date.duration_since(now).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;
