@@ -188,3 +188,6 @@ fn judge_digirunner(status: StatusCode, headers: &HeaderMap) -> Judgement {
         _ => judge_rfc6750(status, headers),
     }
 }
+
+#[cfg(test)]
+mod tests;
