@@ -581,7 +581,7 @@ impl State {
         tokens: Option<&TokenSet>,
         is_saved: bool,
     ) {
-        if is_saved {
+        if is_saved && self.store.exists {
             self.store.seen = tokens.cloned();
         }
         if self.generation == generation {
