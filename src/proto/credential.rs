@@ -169,3 +169,304 @@ fn bearer(access_token: &str) -> Result<HeaderValue, &'static str> {
 pub(crate) fn left_until(end: SystemTime, now: &Moment) -> Duration {
     end.duration_since(now.wall).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::{Clock, FAR, ManualClock};
+    use crate::proto::policy::Limit;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn policy() -> Policy {
+        let limit = Limit {
+            refreshes: 2,
+            within: HOUR,
+        };
+        Policy {
+            refresh_window: 60 * SECOND,
+            jitter: 0.0,
+            place: 0.0,
+            minimum_age: Duration::ZERO,
+            budget: limit,
+            rejection_budget: limit,
+            login_notice: Duration::ZERO,
+            read_jwt: true,
+            trust_refresh_expiry: false,
+            needs_refresh_token: true,
+        }
+    }
+
+    fn now(clock: &ManualClock) -> Moment {
+        Clock::Manual(clock.clone()).now()
+    }
+
+    /// `tokens`, received now.
+    fn received(tokens: TokenSet, provenance: Provenance, clock: &ManualClock) -> Credential {
+        let tokens = learn_ends(tokens, provenance, now(clock), true);
+        Credential::new(Generation::default(), tokens, now(clock), &policy()).unwrap()
+    }
+
+    fn lasting(lifetime: Duration, clock: &ManualClock) -> Credential {
+        let tokens = TokenSet::new("a").with_expires_in(lifetime);
+        received(tokens, Provenance::Issued, clock)
+    }
+
+    fn jwt(claims: &str) -> String {
+        let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
+        format!("{}.{}.c2ln", part(r#"{"alg":"RS256"}"#), part(claims))
+    }
+
+    /// B01, B02, B03, B11: exactly at the border and one nanosecond before it.
+    #[test]
+    fn k_11_a_token_is_fresh_then_stale_then_expired() {
+        const NANO: Duration = Duration::from_nanos(1);
+        for (case, lifetime, passed, expected) in [
+            ("new", 3600, Duration::ZERO, Age::Fresh),
+            ("before the window", 3600, 3540 * SECOND - NANO, Age::Fresh),
+            ("the window opens", 3600, 3540 * SECOND, Age::Stale),
+            ("before the end", 3600, 3600 * SECOND - NANO, Age::Stale),
+            ("the end", 3600, 3600 * SECOND, Age::Expired),
+            ("long after", 3600, 30 * 24 * HOUR, Age::Expired),
+            ("short, new (X14)", 10, Duration::ZERO, Age::Fresh),
+            ("short, half over (Q-06)", 10, 5 * SECOND, Age::Stale),
+            ("short, over", 10, 10 * SECOND, Age::Expired),
+            ("a second, new", 1, Duration::ZERO, Age::Fresh),
+            ("unknown end, for ever", 0, 24 * 365 * 10 * HOUR, Age::Fresh),
+        ] {
+            let clock = ManualClock::new();
+            let credential = lasting(lifetime * SECOND, &clock);
+            clock.advance(passed);
+            assert_eq!(credential.age(&now(&clock)), expected, "{case}");
+        }
+    }
+
+    /// X12, X13.
+    #[test]
+    fn k_12_the_clock_that_gets_there_first_decides() {
+        type Move = fn(&ManualClock);
+        for (case, moves, expected) in [
+            (
+                "suspended beyond the end",
+                (|c| c.suspend(2 * HOUR)) as Move,
+                Age::Expired,
+            ),
+            (
+                "suspended into the window",
+                |c| c.suspend(3550 * SECOND),
+                Age::Stale,
+            ),
+            ("set back by an hour", |c| c.set_back(HOUR), Age::Fresh),
+            (
+                "set back, then over on the monotonic clock",
+                |c| {
+                    c.set_back(30 * 24 * HOUR);
+                    c.advance(HOUR);
+                },
+                Age::Expired,
+            ),
+            (
+                "set back, then stale on the monotonic clock",
+                |c| {
+                    c.set_back(HOUR);
+                    c.advance(3550 * SECOND);
+                },
+                Age::Stale,
+            ),
+            (
+                "suspended, then set right again",
+                |c| {
+                    c.suspend(2 * HOUR);
+                    c.set_back(2 * HOUR);
+                },
+                Age::Fresh,
+            ),
+        ] {
+            let clock = ManualClock::new();
+            let credential = lasting(HOUR, &clock);
+            moves(&clock);
+            assert_eq!(credential.age(&now(&clock)), expected, "{case}");
+        }
+    }
+
+    /// B03, B08, X08, Q-07, R-080, R-082.
+    #[test]
+    fn k_10_the_end_comes_from_expires_in_then_from_the_jwt_then_from_nowhere() {
+        let clock = ManualClock::new();
+        let wall = now(&clock).wall;
+        let epoch = wall
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        let exp_in = |seconds: u64| jwt(&format!(r#"{{"exp":{}}}"#, epoch + seconds));
+        let in_whole = |end: SystemTime| {
+            let seconds = end.duration_since(wall).unwrap_or_default().as_secs_f64();
+            seconds.ceil() as u64
+        };
+        let skewed = jwt(r#"{"iat":1000000,"exp":1000600}"#);
+        for (case, tokens, provenance, expected) in [
+            (
+                "expires_in beats exp",
+                TokenSet::new(exp_in(100)).with_expires_in(HOUR),
+                Provenance::Issued,
+                Some(3600),
+            ),
+            (
+                "a known end beats both",
+                TokenSet::new(exp_in(100))
+                    .with_expires_in(HOUR)
+                    .with_expires_at(wall + 7 * SECOND),
+                Provenance::Kept,
+                Some(7),
+            ),
+            (
+                "exp alone",
+                TokenSet::new(exp_in(101)),
+                Provenance::Issued,
+                Some(101),
+            ),
+            (
+                "exp and iat, by another clock",
+                TokenSet::new(skewed.clone()),
+                Provenance::Issued,
+                Some(600),
+            ),
+            (
+                "exp and iat, of unknown age",
+                TokenSet::new(skewed),
+                Provenance::Kept,
+                Some(0),
+            ),
+            ("opaque", TokenSet::new("opaque"), Provenance::Issued, None),
+            (
+                "exp in milliseconds",
+                TokenSet::new(jwt(r#"{"exp":1684742522981}"#)),
+                Provenance::Kept,
+                None,
+            ),
+        ] {
+            let credential = received(tokens, provenance, &clock);
+            let end = credential.tokens.expires_at().map(in_whole);
+            assert_eq!(end, expected, "{case}");
+        }
+        let blind = learn_ends(
+            TokenSet::new(exp_in(9)),
+            Provenance::Issued,
+            now(&clock),
+            false,
+        );
+        assert_eq!(blind.expires_at(), None, "reading can be switched off");
+    }
+
+    /// K-55, Q-11, Q-12, DIGIRUNNER.md §6.2.
+    #[test]
+    fn k_55_the_refresh_tokens_end_is_read_from_its_jwt_where_the_server_says_nothing() {
+        let clock = ManualClock::new();
+        let far = jwt(r#"{"exp":4000000000}"#);
+        let by_jwt = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000));
+        let plain = TokenSet::new("a").with_refresh_token(far);
+        let end =
+            |tokens| learn_ends(tokens, Provenance::Issued, now(&clock), true).refresh_expires_at();
+        assert_eq!(end(plain.clone()), by_jwt);
+        let said = plain.with_refresh_expires_in(Some(HOUR));
+        assert_eq!(end(said), Some(now(&clock).wall + HOUR));
+        assert_eq!(end(TokenSet::new("a").with_refresh_token("opaque")), None);
+    }
+
+    /// K-06, K-43.
+    #[test]
+    fn k_06_the_validity_asked_for_is_at_most_half_of_the_lifetime() {
+        for (case, lifetime, passed, validity, expected) in [
+            ("enough left", 3600, 0, 600, true),
+            ("just enough left", 3600, 2999, 600, true),
+            ("exactly at it", 3600, 3000, 600, false),
+            ("more than the lifetime, new", 60, 0, 600, true),
+            ("more than the lifetime, half over", 60, 30, 600, false),
+            ("none asked for", 60, 59, 0, true),
+            ("none asked for, over", 60, 60, 0, false),
+            ("unknown end", 0, 9999, 600, true),
+        ] {
+            let clock = ManualClock::new();
+            let credential = lasting(lifetime * SECOND, &clock);
+            clock.advance(passed * SECOND);
+            let lasts = credential.lasts(validity * SECOND, &now(&clock));
+            assert_eq!(lasts, expected, "{case}");
+        }
+    }
+
+    /// K-01, K-63, R-061: what cannot be in a header is not sent, and the header is not printed.
+    #[test]
+    fn k_01_only_what_a_header_can_carry_becomes_one() {
+        let clock = ManualClock::new();
+        let made = |token: &str| {
+            let tokens = TokenSet::new(token);
+            Credential::new(Generation::default(), tokens, now(&clock), &policy())
+        };
+        for (case, token) in [
+            ("empty", ""),
+            ("a line break", "a\r\nX-Evil: b"),
+            ("a NUL", "a\0b"),
+            ("a space", "a b"),
+            ("not ASCII", "ä"),
+            ("DEL", "a\u{7f}"),
+        ] {
+            let message = made(token).expect_err(case);
+            assert!(message.starts_with("the access token"), "{case}: {message}");
+        }
+        let credential = made("CANARY.-_~+/=").unwrap();
+        assert_eq!(credential.header, "Bearer CANARY.-_~+/=");
+        assert!(credential.header.is_sensitive());
+        assert!(!format!("{credential:?}").contains("CANARY"));
+    }
+
+    proptest! {
+        /// K-12, X13, X14: whatever clocks do, a token just received is fresh, ages in one
+        /// direction while clocks go forward, and no end or lifetime is too absurd.
+        #[test]
+        fn k_11_ages_only_grow_and_begin_with_fresh(
+            lifetime in prop_oneof![1_u64..100_000, Just(u64::MAX)],
+            steps in prop::collection::vec((0_u64..4000, any::<bool>()), 0..30),
+        ) {
+            let clock = ManualClock::new();
+            let credential = lasting(Duration::from_secs(lifetime), &clock);
+            prop_assert_eq!(credential.age(&now(&clock)), Age::Fresh);
+            let rank = |age| [Age::Fresh, Age::Stale, Age::Expired].iter().position(|a| *a == age);
+            let mut before = Some(0);
+            for (seconds, is_asleep) in steps {
+                match is_asleep {
+                    true => clock.suspend(SECOND * seconds as u32),
+                    false => clock.advance(SECOND * seconds as u32),
+                }
+                let age = rank(credential.age(&now(&clock)));
+                prop_assert!(age >= before);
+                before = age;
+            }
+        }
+
+        #[test]
+        fn k_10_no_end_is_too_absurd(seconds in any::<i64>(), lifetime in any::<u64>()) {
+            let clock = ManualClock::new();
+            let away = Duration::from_secs(seconds.unsigned_abs());
+            let end = match seconds < 0 {
+                true => SystemTime::UNIX_EPOCH.checked_sub(away),
+                false => SystemTime::UNIX_EPOCH.checked_add(away),
+            };
+            let mut tokens = TokenSet::new("a").with_expires_in(Duration::from_secs(lifetime));
+            tokens = match end {
+                Some(end) => tokens.with_expires_at(end).with_refresh_expires_at(end),
+                None => tokens,
+            };
+            let credential = received(tokens, Provenance::Kept, &clock);
+            clock.advance(FAR / 2);
+            let _ = credential.age(&now(&clock));
+            prop_assert!(credential.existed_for(&now(&clock)) == FAR / 2);
+            let _ = credential.lasts(Duration::MAX, &now(&clock));
+            let _ = credential.refresh_token_is_over(&now(&clock));
+        }
+    }
+}
