@@ -13,7 +13,7 @@ use reqwest_middleware::{Middleware, Next, Result};
 use crate::error::ErrorKind;
 use crate::middleware::held::Held;
 use crate::proto::credential::Credential;
-use crate::proto::origin::{Within, insecure, is_same};
+use crate::proto::origin::{Within, fingerprint, insecure};
 use crate::proto::provider::Judgement;
 use crate::proto::state::{AfterRejection, Need};
 use crate::session::{Patience, Session};
@@ -58,6 +58,7 @@ impl Middleware for Session {
             Way::Untouched => return next.run(request, extensions).await,
         };
         let spare = self.spare(&request);
+        let asked = fingerprint(request.url());
         let mut patience = Patience {
             left: request.timeout().copied(),
         };
@@ -70,7 +71,7 @@ impl Middleware for Session {
             .send(request, extensions, next.clone(), &mut patience)
             .await?;
 
-        let mut answer = match self.judge(response, spare.as_ref()).await {
+        let mut answer = match self.judge(response, asked).await {
             Judged::Accepted(response) => return Ok(response),
             Judged::Rejected(answer) => answer,
         };
@@ -188,15 +189,17 @@ impl Session {
     }
 
     #[inline]
-    async fn judge(&self, response: Response, request: Option<&Request>) -> Judged {
+    async fn judge(&self, response: Response, asked: u64) -> Judged {
         match self
             .inner
             .provider
             .judge(response.status(), response.headers())
         {
             Judgement::Accepted => Judged::Accepted(response),
-            // reqwest has dropped the token on the way: the answer says nothing about it.
-            _ if self.was_redirected(&response, request) => Judged::Accepted(response),
+            // From another origin than was asked: the answer says nothing about the token, which
+            // reqwest has dropped on the way (RFC 9110 §15.4). To send it there after all would
+            // give it to strangers.
+            _ if fingerprint(response.url()) != asked => Judged::Accepted(response),
             Judgement::Rejected => Judged::Rejected(Box::new(Held::new(response))),
             Judgement::RejectedIf(is_rejection) => {
                 let mut answer = Box::new(Held::new(response));
@@ -209,17 +212,6 @@ impl Session {
                     false => Judged::Accepted(answer.into_response()),
                 }
             }
-        }
-    }
-
-    /// Whether an answer comes from another origin than was asked.
-    ///
-    /// RFC 9110 §15.4: a redirect to another origin is followed without `Authorization`; to send
-    /// the token there after all would give it to strangers.
-    fn was_redirected(&self, response: &Response, request: Option<&Request>) -> bool {
-        match request {
-            Some(request) => !is_same(request.url(), response.url()),
-            None => self.inner.reach.of(response.url()) != Within::Allowed,
         }
     }
 
@@ -237,7 +229,8 @@ impl Session {
         next: Next<'_>,
     ) -> Result<Response> {
         let response = next.run(request, extensions).await?;
-        let is_rejected = response.status() == StatusCode::UNAUTHORIZED;
+        let is_rejected = response.status() == StatusCode::UNAUTHORIZED
+            && self.inner.reach.of(response.url()) == Within::Outside;
         if is_rejected && !self.inner.has_warned.swap(true, Ordering::Relaxed) {
             let origin = response.url().origin().ascii_serialization();
             tracing::warn!(

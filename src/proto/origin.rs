@@ -1,5 +1,7 @@
 //! Who may see the token: origins, and whether the way to them is safe.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use url::{Host, Url};
 
 use crate::error::{Error, ErrorKind};
@@ -70,15 +72,15 @@ impl Reach {
     #[inline]
     pub(crate) fn of(&self, url: &Url) -> Within {
         let is_endpoint = |endpoint: &Url| endpoint.path() == url.path() && is_same(endpoint, url);
+        if self.endpoints.iter().any(is_endpoint) {
+            return Within::TokenEndpoint;
+        }
         let is_allowed = match &self.origins {
             Some(origins) => origins.iter().any(|origin| origin.contains(url)),
             None => true,
         };
         if !is_allowed {
             return Within::Outside;
-        }
-        if self.endpoints.iter().any(is_endpoint) {
-            return Within::TokenEndpoint;
         }
         match self.insecure_http || is_confidential(url) {
             true => Within::Allowed,
@@ -125,6 +127,13 @@ pub(crate) fn is_same(one: &Url, other: &Url) -> bool {
     one.scheme() == other.scheme()
         && one.host_str() == other.host_str()
         && one.port_or_known_default() == other.port_or_known_default()
+}
+
+/// A number that stands for the origin of `url`, for who cannot keep the URL. Allocates nothing.
+pub(crate) fn fingerprint(url: &Url) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (url.scheme(), url.host_str(), url.port_or_known_default()).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Whether nobody can listen on the way: TLS, or a connection that never leaves the machine.
@@ -174,6 +183,11 @@ mod tests {
             assert_eq!(origin.contains(&url(other)), expected, "{case}");
             assert_eq!(
                 is_same(&url("https://api.test/"), &url(other)),
+                expected,
+                "{case}"
+            );
+            assert_eq!(
+                fingerprint(&url("https://api.test/")) == fingerprint(&url(other)),
                 expected,
                 "{case}"
             );
