@@ -30,6 +30,12 @@ impl Moment {
         wall.min(end.monotonic.saturating_duration_since(self.monotonic))
     }
 
+    /// What is left until this moment for somebody who sleeps until then: sleep knows only the
+    /// monotonic clock, so a wall clock that jumps neither cuts a deadline short nor stretches it.
+    pub(crate) fn left_at(&self, now: &Self) -> Duration {
+        self.monotonic.saturating_duration_since(now.monotonic)
+    }
+
     /// The moment `duration` later; saturates at [`FAR`] from here.
     pub(crate) fn after(&self, duration: Duration) -> Self {
         let duration = duration.min(FAR);

@@ -233,7 +233,7 @@ impl Takeoff {
         loop {
             let start = inner.clock.now();
             let attempt = inner.refresh.refresh(tokens);
-            let error = match inner.clock.timeout(start.until(&end), attempt).await {
+            let error = match inner.clock.timeout(end.left_at(&start), attempt).await {
                 Some(Ok(fresh)) => match self.credential(fresh, tokens, start) {
                     Ok(credential) => return Ok(credential),
                     Err(error) => error,
@@ -243,7 +243,7 @@ impl Takeoff {
             };
             tracing::debug!(%error, failure = ?error.failure(), "an attempt to refresh failed");
             let now = inner.clock.now();
-            match attempts.after_failure(&error, now.until(&end)) {
+            match attempts.after_failure(&error, end.left_at(&now)) {
                 AfterFailure::GiveUp => return Err((error, attempts.lost)),
                 AfterFailure::TryAgainIn(delay) => inner.clock.sleep(delay).await,
             }
