@@ -1,13 +1,22 @@
 //! Scripted peers: an API and an issuer of tokens that a test answers for by hand.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 mod api;
+mod body;
+mod events;
 mod issuer;
 mod rig;
+mod server;
 mod store;
 
 pub use self::api::{Api, Reply, Seen};
+pub use self::body::{Feed, fed_body};
+pub use self::events::told;
 pub use self::issuer::Issuer;
-pub use self::rig::{Hook, Rig};
+pub use self::rig::{Hook, Rig, outcome};
+pub use self::server::{Answer, Server, answer, redirect};
 pub use self::store::ScriptedStore;
 
 /// Lets every task run until it waits for something that only the test can give.
@@ -22,3 +31,10 @@ pub async fn everybody_waits() {
 
 /// A second, for counting.
 pub const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A JWT with these claims. Nobody looks at its signature.
+pub fn jwt(claims: &serde_json::Value) -> String {
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let header = part(r#"{"alg":"RS256","typ":"JWT"}"#);
+    format!("{header}.{}.c2ln", part(&claims.to_string()))
+}

@@ -9,6 +9,7 @@ use reqwest_refresh::{Provider, Refresh, RefreshError, RefreshFailure, ServerErr
 use tokio::sync::Semaphore;
 
 type Answer = Result<TokenSet, RefreshError>;
+type Step = Box<dyn FnOnce() -> Answer + Send>;
 
 /// An authorization server without a wire: answers `a1`/`r1`, `a2`/`r2`, … unless told otherwise.
 ///
@@ -21,7 +22,7 @@ pub struct Issuer {
 struct Inner {
     lifetime: Duration,
     provider: Provider,
-    script: Mutex<VecDeque<Answer>>,
+    script: Mutex<VecDeque<Step>>,
     sent: Mutex<Vec<String>>,
     revoked: Mutex<Vec<String>>,
     answered: Mutex<usize>,
@@ -50,7 +51,7 @@ impl Issuer {
 
     /// The answer to the next refresh that has none yet.
     pub fn then(&self, answer: Answer) {
-        self.inner.script.lock().push_back(answer);
+        self.inner.script.lock().push_back(Box::new(|| answer));
     }
 
     /// The next refresh fails like this.
@@ -59,6 +60,12 @@ impl Issuer {
         self.then(Err(
             RefreshError::new(failure, "scripted").with_server_error(server)
         ));
+    }
+
+    /// The next refresh panics.
+    pub fn then_panics(&self) {
+        let step = || panic!("scripted panic");
+        self.inner.script.lock().push_back(Box::new(step));
     }
 
     /// From now on answers wait until [`release`](Self::release) is called.
@@ -97,8 +104,9 @@ impl Refresh for Issuer {
             .push(tokens.refresh_token().unwrap_or("-").to_owned());
         let pass = inner.gate.acquire().await.unwrap();
         drop(pass);
-        if let Some(answer) = inner.script.lock().pop_front() {
-            return answer;
+        let step = inner.script.lock().pop_front();
+        if let Some(step) = step {
+            return step();
         }
         let number = {
             let mut answered = inner.answered.lock();

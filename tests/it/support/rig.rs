@@ -4,7 +4,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use reqwest::Response;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Result};
-use reqwest_refresh::{LoginReason, ManualClock, Session, SessionBuilder, TokenSet};
+use reqwest_refresh::{
+    Error, ErrorKind, LoginReason, ManualClock, Session, SessionBuilder, TokenSet,
+};
 use tokio::task::JoinHandle;
 
 use crate::support::{Api, Issuer};
@@ -66,10 +68,23 @@ impl Rig {
         self.client.get("https://api.test/orders").send().await
     }
 
+    /// What one GET comes to: `200`, or the kind of error, such as `login required`.
+    pub async fn outcome(&self) -> String {
+        outcome(self.get().await)
+    }
+
     /// One GET, in a task of its own.
     pub fn spawn_get(&self) -> JoinHandle<Result<Response>> {
         let client = self.client.clone();
         tokio::spawn(async move { client.get("https://api.test/orders").send().await })
+    }
+}
+
+/// What a request came to: its status, or the kind of error.
+pub fn outcome(result: Result<Response>) -> String {
+    match result {
+        Ok(response) => response.status().as_u16().to_string(),
+        Err(error) => Error::find(&error).expect("ours").kind().to_string(),
     }
 }
 

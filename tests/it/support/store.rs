@@ -13,6 +13,7 @@ pub struct ScriptedStore {
     pub memory: MemoryStore,
     log: Arc<Mutex<Vec<String>>>,
     failing: Arc<Mutex<Vec<&'static str>>>,
+    panicking: Arc<Mutex<Vec<&'static str>>>,
     gate: Arc<Semaphore>,
 }
 
@@ -22,6 +23,7 @@ impl ScriptedStore {
             memory: MemoryStore::new(),
             log: Arc::default(),
             failing: Arc::default(),
+            panicking: Arc::default(),
             gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
         }
     }
@@ -43,6 +45,11 @@ impl ScriptedStore {
         *self.failing.lock() = operations.to_vec();
     }
 
+    /// From now on these operations panic.
+    pub fn panic(&self, operations: &[&'static str]) {
+        *self.panicking.lock() = operations.to_vec();
+    }
+
     /// From now on every operation but `lock` waits until [`release`](Self::release) is called.
     pub fn hold(&self) {
         self.gate.forget_permits(Semaphore::MAX_PERMITS);
@@ -62,6 +69,8 @@ impl ScriptedStore {
     async fn note(&self, operation: &'static str, detail: &str) -> Result<(), StoreError> {
         self.log.lock().push(format!("{operation}{detail}"));
         drop(self.gate.acquire().await.unwrap());
+        let panics = self.panicking.lock().contains(&operation);
+        assert!(!panics, "scripted panic: {operation}");
         match self.failing.lock().contains(&operation) {
             true => Err(format!("scripted: {operation}").into()),
             false => Ok(()),
@@ -99,6 +108,8 @@ impl TokenStore for ScriptedStore {
     }
 
     async fn lock(&self) -> Result<Lease, StoreError> {
+        let panics = self.panicking.lock().contains(&"lock");
+        assert!(!panics, "scripted panic: lock");
         if self.failing.lock().contains(&"lock") {
             return Err("scripted: lock".into());
         }
