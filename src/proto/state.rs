@@ -209,6 +209,10 @@ impl State {
         };
         match self.refresh_first(cause, policy, now) {
             BeforeRequest::Fail(error) => self.after_failure(error, need, now),
+            // The flight may be waiting for a person.
+            BeforeRequest::Join if cause == Cause::Stale && self.is_dead() => {
+                BeforeRequest::Send(Arc::clone(credential))
+            }
             BeforeRequest::Launch(Cause::Stale) if !self.can_refresh(policy, &now) => {
                 BeforeRequest::Send(Arc::clone(credential))
             }
@@ -692,3 +696,6 @@ fn hindrance(tokens: &TokenSet, is_over: bool, policy: &Policy) -> Option<LoginR
     // Clocks differ, and some servers extend what they said: unless told otherwise, ask.
     (policy.trust_refresh_expiry && is_over).then_some(LoginReason::RefreshTokenExpired)
 }
+
+#[cfg(test)]
+mod tests;

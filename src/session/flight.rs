@@ -77,8 +77,11 @@ impl Inner {
                 Progress::LoggingIn => true,
                 Progress::Refreshing => false,
             };
-            if was_logging_in.replace(is_logging_in) == Some(is_logging_in) {
-                return Ok(Arrival::Moved);
+            match was_logging_in.replace(is_logging_in) {
+                None => {}
+                Some(was) if was == is_logging_in => return Ok(Arrival::Moved),
+                // Only who has no token that is alive waits for a person: look again.
+                Some(_) => return Ok(Arrival::Read),
             }
             match patience.left {
                 Some(left) if !is_logging_in => {

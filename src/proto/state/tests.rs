@@ -1,0 +1,453 @@
+use super::*;
+use crate::clock::{Clock, ManualClock};
+use crate::proto::policy::Limit;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn policy() -> Policy {
+    let limit = Limit {
+        refreshes: 2,
+        within: 30 * SECOND,
+    };
+    Policy {
+        refresh_window: 60 * SECOND,
+        jitter: 0.0,
+        place: 0.0,
+        minimum_age: Duration::ZERO,
+        budget: limit,
+        rejection_budget: limit,
+        login_notice: Duration::ZERO,
+        read_jwt: true,
+        trust_refresh_expiry: false,
+        needs_refresh_token: true,
+    }
+}
+
+fn set_of(number: u32) -> TokenSet {
+    TokenSet::new(format!("a{number}"))
+        .with_refresh_token(format!("r{number}"))
+        .with_expires_in(HOUR)
+}
+
+/// A state, and the clock that it is asked by.
+struct Bench {
+    clock: ManualClock,
+    state: State,
+    policy: Policy,
+}
+
+impl Bench {
+    /// With a store that has been read and was empty.
+    fn new() -> Self {
+        let clock = ManualClock::new();
+        let mut state = State::new(true);
+        let ticket = state.launch(Cause::FirstUse);
+        let now = Clock::Manual(clock.clone()).now();
+        state.after_read(&ticket, None, &policy(), now);
+        state.land();
+        Self {
+            clock,
+            state,
+            policy: policy(),
+        }
+    }
+
+    fn now(&self) -> Moment {
+        Clock::Manual(self.clock.clone()).now()
+    }
+
+    /// With a token of this age; `none` for no token.
+    fn aged(age: &str) -> Self {
+        let mut bench = Self::new();
+        if age == "none" {
+            return bench;
+        }
+        let now = bench.now();
+        bench
+            .state
+            .start_with(set_of(0), &bench.policy, now)
+            .unwrap();
+        bench.clock.advance(match age {
+            "fresh" => 2000 * SECOND,
+            "stale" => HOUR - 30 * SECOND,
+            "expired" => HOUR,
+            "rejected" => Duration::ZERO,
+            other => panic!("{other}"),
+        });
+        if age == "rejected" {
+            let sent = Some(bench.state.generation());
+            let now = bench.now();
+            bench.state.after_rejection(sent, true, &bench.policy, now);
+        }
+        bench
+    }
+
+    fn stand(&mut self, standing: &str) {
+        let ticket = self.state.launch(Cause::Stale);
+        self.state.land();
+        let now = self.now();
+        match standing {
+            "good" => {}
+            "cooling" => {
+                let error = Error::new(ErrorKind::Unavailable, "down");
+                self.state.fail(&ticket, 5 * SECOND, error, now);
+            }
+            "cooled" => {
+                let error = Error::new(ErrorKind::Unavailable, "down");
+                self.state.fail(&ticket, Duration::ZERO, error, now);
+            }
+            "dead" => {
+                let error = Error::login_required(LoginReason::NoRefreshToken);
+                assert!(self.state.die(&ticket, error, now));
+            }
+            "look" => {
+                self.stand("dead");
+                let Standing::Dead { next_look, .. } = &mut self.state.standing else {
+                    unreachable!()
+                };
+                *next_look = now;
+            }
+            other => panic!("{other}"),
+        }
+    }
+
+    fn before(&self, need: &Need) -> String {
+        let verdict = self.state.before_request(need, &self.policy, self.now());
+        match verdict {
+            BeforeRequest::Fail(error) => match error.kind() {
+                ErrorKind::Unavailable => "wait".into(),
+                ErrorKind::LoginRequired(_) => "login".into(),
+                ErrorKind::ExcessiveRefresh => "excess".into(),
+                other => format!("{other:?}"),
+            },
+            BeforeRequest::Join => "join".into(),
+            BeforeRequest::Launch(cause) => format!("{cause:?}"),
+            BeforeRequest::Send(_) => "send".into(),
+            BeforeRequest::SendAndLaunch(_, cause) => format!("send+{cause:?}"),
+            BeforeRequest::SendBare => "bare".into(),
+        }
+    }
+
+    fn after_rejection(&mut self, sent: Option<Generation>, replayable: bool) -> AfterRejection {
+        let now = self.now();
+        self.state
+            .after_rejection(sent, replayable, &self.policy, now)
+    }
+}
+
+fn need(name: &str) -> Need {
+    match name {
+        "any" => Need::ANY,
+        "new" => Need {
+            new: true,
+            ..Need::ANY
+        },
+        "optional" => Need {
+            optional: true,
+            ..Need::ANY
+        },
+        "long" => Need {
+            valid_for: HOUR,
+            ..Need::ANY
+        },
+        "one-shot" => Need {
+            replayable: false,
+            ..Need::ANY
+        },
+        other => panic!("{other}"),
+    }
+}
+
+/// K-06, K-11, K-20, K-22, K-27, K-34, K-35, K-36, K-43, K-51, K-52; D01, D05, D07, X16: every age
+/// with every need, in every standing, with and without a flight.
+///
+/// `wait` fails with the cool-down's error, `login` with the dead session's; `join` waits for the
+/// flight that runs, a cause waits for one that it starts, `send+` starts it behind the request.
+#[rustfmt::skip] // a table
+#[test]
+fn k_27_what_a_request_does_is_a_table() {
+    const STANDINGS: [&str; 5] = ["good", "cooling", "cooled", "dead", "look"];
+    for (age, needed, without_flight, with_flight) in [
+        //                     good        cooling cooled      dead    look            good   cooling cooled dead   look
+        ("fresh", "any",      "send       send    send        send    send",          "send   send   send   send   send"),
+        ("fresh", "new",      "Forced     wait    Forced      login   Revival",       "join   join   join   join   join"),
+        ("fresh", "optional", "send       send    send        send    send",          "send   send   send   send   send"),
+        ("fresh", "long",     "Stale      send    Stale       send    Revival",       "join   join   join   send   send"),
+        ("fresh", "one-shot", "send       send    send        send    send",          "send   send   send   send   send"),
+        ("stale", "any",      "send+Stale send    send+Stale  send    send",          "send   send   send   send   send"),
+        ("stale", "new",      "Forced     wait    Forced      login   Revival",       "join   join   join   join   join"),
+        ("stale", "optional", "send+Stale send    send+Stale  send    send",          "send   send   send   send   send"),
+        ("stale", "long",     "Stale      send    Stale       send    Revival",       "join   join   join   send   send"),
+        ("stale", "one-shot", "Stale      send    Stale       send    Revival",       "join   join   join   send   send"),
+        ("expired", "any",      "Expired  wait    Expired     login   Revival",       "join   join   join   join   join"),
+        ("expired", "new",      "Expired  wait    Expired     login   Revival",       "join   join   join   join   join"),
+        ("expired", "optional", "Expired  wait    Expired     bare    Revival",       "join   join   join   join   join"),
+        ("expired", "long",     "Expired  wait    Expired     login   Revival",       "join   join   join   join   join"),
+        ("expired", "one-shot", "Expired  wait    Expired     login   Revival",       "join   join   join   join   join"),
+        ("rejected", "any",      "Rejected wait   Rejected    login   Revival",       "join   join   join   join   join"),
+        ("rejected", "new",      "Rejected wait   Rejected    login   Revival",       "join   join   join   join   join"),
+        ("rejected", "optional", "Rejected wait   Rejected    bare    Revival",       "join   join   join   join   join"),
+        ("rejected", "long",     "Rejected wait   Rejected    login   Revival",       "join   join   join   join   join"),
+        ("rejected", "one-shot", "Rejected wait   Rejected    login   Revival",       "join   join   join   join   join"),
+        ("none", "any",      "NoToken    wait    NoToken     login   Revival",         "join   join   join   join   join"),
+        ("none", "new",      "NoToken    wait    NoToken     login   Revival",         "join   join   join   join   join"),
+        ("none", "optional", "bare       bare    bare        bare    bare",            "bare   bare   bare   bare   bare"),
+        ("none", "long",     "NoToken    wait    NoToken     login   Revival",         "join   join   join   join   join"),
+        ("none", "one-shot", "NoToken    wait    NoToken     login   Revival",         "join   join   join   join   join"),
+    ] {
+        for (flies, verdicts) in [(false, without_flight), (true, with_flight)] {
+            for (standing, expected) in STANDINGS.iter().zip(verdicts.split_whitespace()) {
+                let mut bench = Bench::aged(age);
+                bench.stand(standing);
+                if flies {
+                    bench.state.launch(Cause::Stale);
+                }
+                let verdict = bench.before(&need(needed));
+                assert_eq!(verdict, expected, "{age}, {needed}, {standing}, flight: {flies}");
+            }
+        }
+    }
+}
+
+/// C16, C19, K-20: before the store was read once, everybody waits for that, whatever they need.
+#[test]
+fn k_28_the_store_is_read_before_anything_else() {
+    for (case, has_tokens) in [
+        ("nothing else known", false),
+        ("tokens given at build", true),
+    ] {
+        for needed in ["any", "new", "optional", "long", "one-shot"] {
+            let mut bench = Bench::new();
+            bench.state = State::new(true);
+            if has_tokens {
+                let now = bench.now();
+                bench
+                    .state
+                    .start_with(set_of(0), &bench.policy, now)
+                    .unwrap();
+            }
+            assert_eq!(bench.before(&need(needed)), "FirstUse", "{case}, {needed}");
+            bench.state.launch(Cause::FirstUse);
+            assert_eq!(bench.before(&need(needed)), "join", "{case}, {needed}");
+        }
+    }
+    let mut bench = Bench::new();
+    bench.state = State::new(true);
+    let now = bench.now();
+    bench.state.set(set_of(1), &bench.policy, now).unwrap();
+    assert_eq!(
+        bench.before(&Need::ANY),
+        "send",
+        "an explicit set needs no read"
+    );
+    bench.state = State::new(true);
+    bench.state.clear();
+    assert_eq!(bench.before(&Need::ANY), "NoToken", "nor does a clear");
+    bench.state = State::new(true);
+    bench.state.read_failed(now);
+    assert_eq!(
+        bench.before(&Need::ANY),
+        "NoToken",
+        "a store that fails is left alone"
+    );
+    bench.clock.advance(NEXT_LOOK);
+    assert_eq!(bench.before(&Need::ANY), "FirstUse", "for a while");
+}
+
+/// K-52, D07: a token that is alive is used up, however little can follow it.
+#[test]
+fn k_36_a_token_that_cannot_be_refreshed_is_used_while_it_lives() {
+    for (age, needed, expected) in [
+        ("fresh", "any", "send"),
+        ("fresh", "long", "send"),
+        ("stale", "any", "send"),
+        ("stale", "long", "send"),
+        ("stale", "one-shot", "send"),
+        ("stale", "new", "Forced"),
+        ("expired", "any", "Expired"),
+        ("rejected", "any", "Rejected"),
+    ] {
+        let mut bench = Bench::aged(age);
+        let credential = bench.state.credential.as_mut().unwrap();
+        let tokens = &mut Arc::get_mut(credential).unwrap().tokens;
+        *tokens = tokens.clone().with_refresh_token("");
+        assert_eq!(bench.before(&need(needed)), expected, "{age}, {needed}");
+        bench.policy.needs_refresh_token = false;
+        let without = match (age, needed) {
+            ("fresh", "any") => "send",
+            ("stale", "any") => "send+Stale",
+            ("fresh" | "stale", "long" | "one-shot") => "Stale",
+            _ => expected,
+        };
+        assert_eq!(
+            bench.before(&need(needed)),
+            without,
+            "{age}, {needed}, no need of one"
+        );
+    }
+}
+
+/// E18, E19, E20, B14: two budgets, each for its own causes; reading a store costs none.
+#[test]
+fn k_26_a_spent_budget_stops_refreshes_of_its_own_kind() {
+    for (age, needed, over_age, over_rejections) in [
+        ("fresh", "any", "send", "send"),
+        ("fresh", "new", "excess", "Forced"),
+        ("fresh", "long", "send", "Stale"),
+        ("stale", "any", "send", "send+Stale"),
+        ("stale", "one-shot", "send", "Stale"),
+        ("expired", "any", "excess", "Expired"),
+        ("expired", "optional", "excess", "Expired"),
+        ("rejected", "any", "Rejected", "excess"),
+        ("none", "any", "NoToken", "NoToken"),
+    ] {
+        for (spends_rejections, expected) in [(false, over_age), (true, over_rejections)] {
+            let mut bench = Bench::aged(age);
+            let (limit, now) = (bench.policy.budget, bench.now());
+            let budget = match spends_rejections {
+                true => &mut bench.state.rejection_budget,
+                false => &mut bench.state.budget,
+            };
+            budget.spend(limit, now);
+            budget.spend(limit, now);
+            let verdict = bench.before(&need(needed));
+            assert_eq!(
+                verdict, expected,
+                "{age}, {needed}, rejections: {spends_rejections}"
+            );
+        }
+    }
+}
+
+/// K-22, K-26, K-40, K-43; E02, E04, E05, E06, E18, E23, Q-57.
+#[rustfmt::skip] // a table
+#[test]
+fn k_22_what_follows_a_rejection_is_a_table() {
+    use AfterRejection::{Refresh, RefreshBehind, Replay, Return};
+    for (case, age, sent, twice, once) in [
+        ("the current token", "fresh", "current", Refresh, RefreshBehind),
+        ("the current token, stale", "stale", "current", Refresh, RefreshBehind),
+        ("the current token, over meanwhile", "expired", "current", Refresh, RefreshBehind),
+        ("the current token, by another request too", "rejected", "current", Refresh, RefreshBehind),
+        ("an older token", "fresh", "older", Replay, Return),
+        ("an older token, the current is over", "expired", "older", Replay, Return),
+        ("sent without one, logged in since", "fresh", "without", Replay, Return),
+        ("logged out since", "none", "older", Refresh, Return),
+        ("sent without one, nobody logged in", "none", "without", Return, Return),
+        ("too young to judge", "young", "current", Replay, Return),
+        ("too young, but older than the minimum", "grown", "current", Refresh, RefreshBehind),
+        ("the budget is spent", "spent", "current", Return, Return),
+        ("the budget is spent, an older token", "spent", "older", Replay, Return),
+    ] {
+        for (replayable, expected) in [(true, twice), (false, once)] {
+            let is_age = ["fresh", "stale", "expired", "rejected", "none"].contains(&age);
+            let mut bench = Bench::aged(if is_age { age } else { "fresh" });
+            match age {
+                "young" => bench.policy.minimum_age = 2001 * SECOND,
+                "grown" => bench.policy.minimum_age = 2000 * SECOND,
+                "spent" => {
+                    let (limit, now) = (bench.policy.rejection_budget, bench.now());
+                    bench.state.rejection_budget.spend(limit, now);
+                    bench.state.rejection_budget.spend(limit, now);
+                }
+                _ => {}
+            }
+            let sent = match sent {
+                "current" => Some(bench.state.generation()),
+                "older" => Some(Generation::default()),
+                _ => None,
+            };
+            let was_rejected = bench.state.rejected;
+            assert_eq!(bench.after_rejection(sent, replayable), expected, "{case}, {replayable}");
+            let marks = matches!(expected, Refresh | RefreshBehind) && age != "none";
+            assert_eq!(bench.state.rejected, was_rejected || marks, "{case}: only the current token is marked");
+        }
+    }
+}
+
+/// K-25, K-28, K-50, K-61, X01, C15: what a flight does with what the store holds.
+#[rustfmt::skip] // a table
+#[test]
+fn k_61_what_a_flight_finds_in_the_store_is_a_table() {
+    let bad = || TokenSet::new("a\n").with_refresh_token("r9");
+    let dead = || set_of(9).with_expires_at(SystemTime::UNIX_EPOCH);
+    let over = || set_of(0).with_refresh_expires_at(SystemTime::UNIX_EPOCH);
+    for (case, age, current, seen, stored, expected) in [
+        ("nothing new", "expired", set_of(0), Some(set_of(0)), Some(set_of(0)), "refresh r0"),
+        ("nothing stored yet", "expired", set_of(0), None, None, "refresh r0"),
+        ("rotated elsewhere", "expired", set_of(0), Some(set_of(0)), Some(set_of(9)), "adopt a9"),
+        ("first seen now", "expired", set_of(0), None, Some(set_of(9)), "adopt a9"),
+        ("rejected, rotated elsewhere", "rejected", set_of(0), Some(set_of(0)), Some(set_of(9)), "adopt a9"),
+        ("rejected, and stored", "rejected", set_of(0), None, Some(set_of(0)), "refresh r0"),
+        ("rotated, and over again", "expired", set_of(0), Some(set_of(0)), Some(dead()), "refresh r9"),
+        ("logged out elsewhere", "expired", set_of(0), Some(set_of(0)), None, "login LoggedOut"),
+        ("cannot be sent", "expired", set_of(0), None, Some(bad()), "store"),
+        ("no token at all", "none", set_of(0), None, None, "login NeverLoggedIn"),
+        ("no token, one stored", "none", set_of(0), None, Some(set_of(9)), "adopt a9"),
+        ("no refresh token", "expired", set_of(0).with_refresh_token(""), None, None, "login NoRefreshToken"),
+        ("refresh token over: asked all the same", "expired", over(), None, None, "refresh r0"),
+    ] {
+        let mut bench = Bench::aged(age);
+        if age != "none" {
+            let credential = bench.state.credential.as_mut().unwrap();
+            Arc::get_mut(credential).unwrap().tokens = current;
+        }
+        bench.state.store.seen = seen;
+        let ticket = bench.state.launch(Cause::Expired);
+        let now = bench.now();
+        let verdict = bench.state.after_load(&ticket, stored, &bench.policy, now);
+        let verdict = match verdict {
+            AfterLoad::Adopt(kept) => format!("adopt {}", kept.tokens.access_token()),
+            AfterLoad::Fail(error) if matches!(error.kind(), ErrorKind::Store) => "store".into(),
+            AfterLoad::Login(reason) => format!("login {reason:?}"),
+            AfterLoad::Refresh(tokens) => format!("refresh {}", tokens.refresh_token().unwrap()),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(verdict, expected, "{case}");
+    }
+}
+
+/// C15, C16, X24: who sets or clears while a flight is under way, wins over all its ends.
+#[test]
+fn k_25_a_flight_of_an_older_generation_changes_nothing() {
+    type Act = fn(&mut Bench);
+    for (case, act, expected) in [
+        (
+            "set",
+            (|bench| {
+                let now = bench.now();
+                bench.state.set(set_of(5), &bench.policy, now).unwrap();
+            }) as Act,
+            Some("a5"),
+        ),
+        ("clear", |bench| _ = bench.state.clear(), None),
+    ] {
+        let mut bench = Bench::aged("expired");
+        let ticket = bench.state.launch(Cause::Expired);
+        act(&mut bench);
+        let (now, generation) = (bench.now(), bench.state.generation());
+        let late = Credential::new(ticket.generation.next(), set_of(7), now, &bench.policy);
+        let late = Arc::new(late.unwrap());
+        let state = &mut bench.state;
+        let verdict = state.after_load(&ticket, Some(set_of(8)), &bench.policy, now);
+        assert!(matches!(verdict, AfterLoad::Superseded), "{case}");
+        assert!(!state.publish(&ticket, Arc::clone(&late), true), "{case}");
+        state.replace_refresh_token(&ticket, late, true);
+        state.after_read(&ticket, Some(set_of(8)), &bench.policy, now);
+        let refusal = state.after_refusal(&ticket, &set_of(0), Some(set_of(8)), &bench.policy, now);
+        assert!(refusal.is_none(), "{case}");
+        let error = Error::new(ErrorKind::Unavailable, "down");
+        state.fail(&ticket, HOUR, error.clone(), now);
+        assert!(
+            !state.die(&ticket, error, now),
+            "{case}: the hook is not called"
+        );
+        assert!(matches!(state.standing, Standing::Good), "{case}");
+        assert_eq!(state.generation(), generation, "{case}");
+        let token = state
+            .credential()
+            .map(|kept| kept.tokens.access_token().to_owned());
+        assert_eq!(token.as_deref(), expected, "{case}");
+    }
+}
