@@ -63,9 +63,10 @@ impl Credential {
         let life = tokens.expires_at().map(|end| {
             let left = end.duration_since(start.wall).unwrap_or_default();
             let lifetime = tokens.expires_in().unwrap_or(left);
+            // More than its lifetime nothing has left: then the wall clock was set back (K-12).
             let end = Moment {
                 wall: end,
-                ..start.after(left)
+                ..start.after(left.min(lifetime))
             };
             Life {
                 stale: end.before(policy.window(lifetime)),
