@@ -127,7 +127,7 @@ impl Session {
                 .state
                 .set(tokens, &inner.policy, inner.clock.now())
                 .map_err(Error::configuration)?;
-            guarded.wake();
+            guarded.let_go();
             credential.generation
         };
         self.keep_in_store(generation).await
@@ -150,14 +150,22 @@ impl Session {
     /// Why the server or the store could not follow. The session has forgotten the tokens in any
     /// case.
     pub async fn log_out(&self) -> Result<(), Error> {
-        let (generation, tokens) = {
+        let (generation, known, is_newest) = {
             let mut guarded = self.inner.guarded.lock();
-            let tokens = guarded
+            let known = guarded
                 .state
                 .credential()
                 .map(|credential| credential.tokens.clone());
-            (guarded.clear(), tokens)
+            let is_newest = guarded.state.is_unsaved();
+            (guarded.clear(), known, is_newest)
         };
+        // What the server knows is what was stored last: by us, by another process, or in an
+        // earlier run that nobody has looked at yet.
+        let stored = match &self.inner.store {
+            Some(store) if !is_newest => self.inner.load(&**store).await.ok().flatten(),
+            _ => None,
+        };
+        let tokens = stored.or(known);
         let cleared = self.keep_in_store(generation).await;
         let revoked = match tokens {
             Some(tokens) => self.revoke(tokens).await,
@@ -186,7 +194,11 @@ impl Session {
                 Some(mut progress) => {
                     let _ = progress.wait_for(|progress| progress.has_landed()).await;
                 }
-                None => return self.keep_in_store(generation).await,
+                None => self.keep_in_store(generation).await?,
+            }
+            let guarded = self.inner.guarded.lock();
+            if guarded.flight.is_none() && !guarded.state.is_unsaved() {
+                return Ok(());
             }
         }
     }
@@ -225,6 +237,9 @@ impl Session {
         mut need: Need,
         patience: &mut Patience,
     ) -> Result<Option<Arc<Credential>>, Error> {
+        let asked = need
+            .new
+            .then(|| self.inner.guarded.lock().state.generation());
         loop {
             let mut flight = match self.ask(&need) {
                 Answer::Credential(credential) => return Ok(credential),
@@ -246,7 +261,11 @@ impl Session {
                         _ => Ok(None),
                     };
                 }
-                Arrival::Moved => need.new = false,
+                // What came before the question is not new, even if it ends a flight only now.
+                Arrival::Moved => {
+                    let current = self.inner.guarded.lock().state.generation();
+                    need.new &= asked == Some(current);
+                }
                 Arrival::Read => {}
                 // Good for everybody who waited, however short it lives.
                 Arrival::Refreshed(credential) => return Ok(Some(credential)),
@@ -353,6 +372,14 @@ impl Guarded {
     fn wake(&self) {
         if let Some(flight) = &self.flight {
             flight.wake();
+        }
+    }
+
+    /// There are new tokens. A flight that waits for a person is let go, however long that takes.
+    fn let_go(&mut self) {
+        self.wake();
+        if let Some(_flight) = self.flight.take_if(|flight| flight.is_logging_in()) {
+            self.state.land();
         }
     }
 

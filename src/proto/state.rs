@@ -415,7 +415,7 @@ impl State {
         if !self.is_current(ticket) {
             return AfterLoad::Superseded;
         }
-        if stored.is_none() && self.store.seen.take().is_some() && !self.store.is_behind {
+        if stored.is_none() && !self.store.is_behind && self.store.seen.take().is_some() {
             self.forget();
             return AfterLoad::Login(LoginReason::LoggedOut);
         }
@@ -468,6 +468,9 @@ impl State {
         is_saved: bool,
     ) -> bool {
         if !self.is_current(ticket) {
+            if is_saved && self.store.exists {
+                self.store.seen = Some(credential.tokens.clone());
+            }
             return false;
         }
         self.put(Arc::clone(&credential));
@@ -498,16 +501,21 @@ impl State {
         }
     }
 
-    /// How long to leave the server alone after another failure.
+    /// How long to leave the server alone after another failure; `None` if it is the failure of a
+    /// flight that has lost.
     pub(crate) fn next_cool_down(
         &mut self,
+        ticket: &Ticket,
         error: &RefreshError,
         lost: bool,
         policy: &Policy,
-    ) -> Duration {
+    ) -> Option<Duration> {
+        if !self.is_current(ticket) {
+            return None;
+        }
         self.failures += 1;
         self.answer_lost |= lost;
-        policy.cool_down(self.failures, error)
+        Some(policy.cool_down(self.failures, error))
     }
 
     /// Notes a flight that ended without a verdict. The error for those who waited.
@@ -679,7 +687,8 @@ impl Store {
     fn has_moved_to(&self, stored: Option<&TokenSet>) -> bool {
         match (&self.seen, stored) {
             (Some(seen), Some(stored)) => !seen.same_tokens(stored),
-            (None, Some(_)) => true,
+            // What the user said before anybody looked, and what could not be written, is newer.
+            (None, Some(_)) => !self.is_behind,
             (_, None) => false,
         }
     }

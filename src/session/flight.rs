@@ -54,6 +54,10 @@ impl Flight {
     pub(super) fn wake(&self) {
         self.progress.send_modify(|_| {});
     }
+
+    pub(super) fn is_logging_in(&self) -> bool {
+        matches!(*self.progress.borrow(), Progress::LoggingIn)
+    }
 }
 
 impl Progress {
@@ -72,7 +76,8 @@ impl Inner {
         self.refuse_reentry()?;
         let mut was_logging_in = None;
         loop {
-            let is_logging_in = match &*flight.borrow_and_update() {
+            // NOTE: not `borrow_and_update`: a wake-up between `ask` and here must not be swallowed.
+            let is_logging_in = match &*flight.borrow() {
                 Progress::Landed(arrival) => return Ok(arrival.clone()),
                 Progress::LoggingIn => true,
                 Progress::Refreshing => false,
@@ -100,6 +105,11 @@ impl Inner {
         }
     }
 
+    /// Runs a part of a flight, or what a flight may have to wait for.
+    pub(super) fn inside<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        INSIDE.scope(self.address(), work)
+    }
+
     /// An error for who would wait, within a flight, for that flight.
     pub(super) fn refuse_reentry(&self) -> Result<(), Error> {
         let is_inside = INSIDE.try_with(|inside| *inside == self.address());
@@ -124,6 +134,8 @@ pub(super) struct Takeoff {
     ticket: Ticket,
     flight: Arc<Flight>,
     news: Vec<Event>,
+    /// What the server gave, until it is in use: the old refresh token is used up by then.
+    received: Option<Arc<Credential>>,
     has_landed: bool,
 }
 
@@ -139,6 +151,7 @@ impl Takeoff {
             ticket,
             flight,
             news: Vec::new(),
+            received: None,
             has_landed: false,
         }
     }
@@ -152,8 +165,8 @@ impl Takeoff {
         // Without a runtime the flight is dropped, and thereby lands with an error.
         if let Ok(runtime) = Handle::try_current() {
             let span = tracing::info_span!("token_refresh", cause = ?self.ticket.cause);
-            let inside = self.inner.address();
-            runtime.spawn(INSIDE.scope(inside, self.fly()).instrument(span));
+            let inner = Arc::clone(&self.inner);
+            runtime.spawn(inner.inside(self.fly()).instrument(span));
         }
     }
 
@@ -175,17 +188,24 @@ impl Takeoff {
             None => Ok(None),
         };
         let now = self.inner.clock.now();
-        let state = &mut self.inner.guarded.lock().state;
-        match stored {
-            Ok(stored) => {
-                state.after_read(&self.ticket, stored, &self.inner.policy, now);
-                Arrival::Read
+        let revived = {
+            let state = &mut self.inner.guarded.lock().state;
+            let was_current = state.is_current(&self.ticket);
+            match stored {
+                Ok(stored) => state.after_read(&self.ticket, stored, &self.inner.policy, now),
+                Err(error) => {
+                    state.read_failed(now);
+                    return Arrival::Failed(error);
+                }
             }
-            Err(error) => {
-                state.read_failed(now);
-                Arrival::Failed(error)
-            }
+            let is_news = was_current && !state.is_current(&self.ticket);
+            let is_news = is_news && self.ticket.cause == Cause::Revival;
+            state.credential().filter(|_| is_news).cloned()
+        };
+        if let Some(credential) = revived {
+            self.tell_refreshed(&credential);
         }
+        Arrival::Read
     }
 
     /// Trades the tokens for the next, under the store's lock; or says why somebody must log in.
@@ -284,21 +304,25 @@ impl Takeoff {
     /// Saves, then publishes. A refresh that lost against the user does neither.
     async fn keep(&mut self, credential: Arc<Credential>) -> Arrival {
         let inner = Arc::clone(&self.inner);
+        self.received = Some(Arc::clone(&credential));
         let _writing = inner.writing.lock().await;
         if !inner.guarded.lock().state.is_current(&self.ticket) {
             return Arrival::Moved;
         }
         let is_saved = self.save(&credential.tokens).await;
-        let now = inner.clock.now();
-        let login_due = {
-            let state = &mut inner.guarded.lock().state;
-            if !state.publish(&self.ticket, Arc::clone(&credential), is_saved) {
-                return Arrival::Moved;
-            }
-            state.login_due(&inner.policy, now)
+        self.publish(credential, is_saved)
+    }
+
+    fn publish(&mut self, credential: Arc<Credential>, is_saved: bool) -> Arrival {
+        self.received = None;
+        let is_published = {
+            let state = &mut self.inner.guarded.lock().state;
+            state.publish(&self.ticket, Arc::clone(&credential), is_saved)
         };
+        if !is_published {
+            return Arrival::Moved;
+        }
         self.tell_refreshed(&credential);
-        self.news.extend(login_due.map(|at| Event::LoginDue { at }));
         Arrival::Refreshed(credential)
     }
 
@@ -321,16 +345,12 @@ impl Takeoff {
 
     /// Uses what another process has saved.
     fn adopt(&mut self, credential: Arc<Credential>, now: Moment) -> Arrival {
-        let is_published = {
-            let state = &mut self.inner.guarded.lock().state;
-            state.publish(&self.ticket, Arc::clone(&credential), true)
-        };
-        if !is_published || credential.age(&now) == Age::Expired {
-            return Arrival::Moved;
+        let is_over = credential.age(&now) == Age::Expired;
+        tracing::debug!("another process has saved tokens");
+        match self.publish(credential, true) {
+            Arrival::Refreshed(_) if is_over => Arrival::Moved,
+            arrival => arrival,
         }
-        tracing::debug!("adopted tokens that another process has saved");
-        self.tell_refreshed(&credential);
-        Arrival::Refreshed(credential)
     }
 
     /// The server says that the refresh token is dead: perhaps because another process has used it.
@@ -365,7 +385,7 @@ impl Takeoff {
         }
         let cool_down = {
             let state = &mut self.inner.guarded.lock().state;
-            state.next_cool_down(&error, lost, &self.inner.policy)
+            state.next_cool_down(&self.ticket, &error, lost, &self.inner.policy)
         };
         self.cool_down(error.into_shared(), cool_down)
     }
@@ -375,12 +395,16 @@ impl Takeoff {
         let not_sent = RefreshError::new(RefreshFailure::NotSent, "");
         let cool_down = {
             let state = &mut self.inner.guarded.lock().state;
-            state.next_cool_down(&not_sent, false, &self.inner.policy)
+            state.next_cool_down(&self.ticket, &not_sent, false, &self.inner.policy)
         };
         self.cool_down(error, cool_down)
     }
 
-    fn cool_down(&mut self, error: Error, duration: Duration) -> Arrival {
+    /// `duration` is `None` if the flight has lost against the user: then nobody has failed.
+    fn cool_down(&mut self, error: Error, duration: Option<Duration>) -> Arrival {
+        let Some(duration) = duration else {
+            return Arrival::Moved;
+        };
         let error = error.retry_in(Some(duration));
         let now = self.inner.clock.now();
         self.inner
@@ -465,6 +489,9 @@ impl Takeoff {
             generation,
             expires_at,
         });
+        let (now, policy) = (self.inner.clock.now(), &self.inner.policy);
+        let login_due = self.inner.guarded.lock().state.login_due(policy, now);
+        self.news.extend(login_due.map(|at| Event::LoginDue { at }));
     }
 
     /// Tells first those who wait, then those who watch.
@@ -472,8 +499,12 @@ impl Takeoff {
         self.has_landed = true;
         {
             let mut guarded = self.inner.guarded.lock();
-            guarded.state.land();
-            guarded.flight = None;
+            let is_mine = |flight: &Arc<Flight>| Arc::ptr_eq(flight, &self.flight);
+            // One that was let go makes no room for another.
+            if guarded.flight.as_ref().is_some_and(is_mine) {
+                guarded.state.land();
+                guarded.flight = None;
+            }
         }
         self.flight.progress.send_replace(Progress::Landed(arrival));
         for event in self.news.drain(..) {
@@ -483,9 +514,22 @@ impl Takeoff {
 }
 
 impl Drop for Takeoff {
-    /// A panic in user code, or a runtime that shuts down, is an error for those who wait.
+    /// A panic in user code, or a runtime that shuts down, is an error for those who wait; but a pair
+    /// that the server has given already is used.
     fn drop(&mut self) {
-        if !self.has_landed {
+        if self.has_landed {
+            return;
+        }
+        let is_current = self.inner.guarded.lock().state.is_current(&self.ticket);
+        if !is_current {
+            self.land(Arrival::Moved);
+        } else if let Some(credential) = self.received.take() {
+            let message = "the store panicked, or the runtime shut down";
+            let error = Error::new(ErrorKind::Interrupted, message);
+            self.news.push(Event::NotSaved { error });
+            let arrival = self.publish(credential, false);
+            self.land(arrival);
+        } else {
             let message = "user code panicked, or there is no Tokio runtime";
             let error = Error::new(ErrorKind::Interrupted, message);
             let now = self.inner.clock.now();

@@ -20,7 +20,10 @@ impl Session {
             return Ok(());
         }
         let inner = Arc::clone(&self.inner);
-        let task = tokio::spawn(async move { inner.keep(&*store, generation).await });
+        // A flight waits for this, so a store that waits for a flight in here waits for itself.
+        let inside = Arc::clone(&inner);
+        let work = async move { inner.keep(&*store, generation).await };
+        let task = tokio::spawn(inside.inside(work));
         task.await
             .unwrap_or_else(|_| Err(Error::new(ErrorKind::Interrupted, "the store panicked")))
     }
