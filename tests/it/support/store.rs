@@ -40,7 +40,7 @@ impl ScriptedStore {
         self.log.lock().clone()
     }
 
-    /// From now on these operations fail.
+    /// From now on these operations fail: `save`, or only `save a1`.
     pub fn fail(&self, operations: &[&'static str]) {
         *self.failing.lock() = operations.to_vec();
     }
@@ -71,7 +71,9 @@ impl ScriptedStore {
         drop(self.gate.acquire().await.unwrap());
         let panics = self.panicking.lock().contains(&operation);
         assert!(!panics, "scripted panic: {operation}");
-        match self.failing.lock().contains(&operation) {
+        let line = format!("{operation}{detail}");
+        let failing = self.failing.lock().clone();
+        match failing.iter().any(|it| *it == operation || *it == line) {
             true => Err(format!("scripted: {operation}").into()),
             false => Ok(()),
         }
