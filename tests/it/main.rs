@@ -9,4 +9,6 @@ mod rejected;
 mod smoke;
 mod superseded;
 mod support;
+mod token_request;
+mod token_retry;
 mod wishes;

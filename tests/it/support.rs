@@ -11,6 +11,7 @@ mod log;
 mod rig;
 mod server;
 mod store;
+mod wire;
 
 pub use self::api::{Api, Reply, Seen};
 pub use self::body::{Feed, fed_body};
@@ -20,6 +21,7 @@ pub use self::log::Log;
 pub use self::rig::{Hook, Rig, outcome};
 pub use self::server::{Answer, Server, answer, redirect};
 pub use self::store::ScriptedStore;
+pub use self::wire::{Then, Wire, http};
 
 /// Lets every task run until it waits for something that only the test can give.
 ///
@@ -29,6 +31,19 @@ pub async fn everybody_waits() {
     for _ in 0..200 {
         tokio::task::yield_now().await;
     }
+}
+
+/// Lets everybody run until `is_true`; for what comes over a real socket. A test that would wait for
+/// ever fails.
+pub async fn until(is_true: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_true() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(60);
+    let result = tokio::time::timeout(patience, waiting).await;
+    result.expect("this does not happen");
 }
 
 /// A second, for counting.
