@@ -3,8 +3,10 @@
 mod attaching;
 mod flight;
 mod foreign;
+mod judged;
 mod layering;
 mod lifetime;
+mod looked_into;
 mod rejected;
 mod smoke;
 mod superseded;
