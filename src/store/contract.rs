@@ -4,14 +4,17 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, json};
 use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 
-use crate::store::TokenStore;
+use crate::store::{Lease, TokenStore};
 use crate::token::TokenSet;
 
 /// Checks a store against everything that [`TokenStore`] promises and a test can see.
 ///
 /// `open` gives a new handle to the *same*, at first empty place: as another process would open it.
 /// A store that cannot lock passes `false` for `locks`.
+///
+/// Needs Tokio's timer, and takes less than a second with a store that is quick.
 ///
 /// # Panics
 ///
@@ -99,7 +102,7 @@ async fn clearing_can_be_repeated<S: TokenStore>(open: &impl Fn() -> S) {
 
 async fn the_store_works_while_it_is_locked<S: TokenStore>(open: &impl Fn() -> S) {
     let (holder, other) = (open(), open());
-    let lease = holder.lock().await.expect("locking");
+    let lease = lock(&holder).await;
     for store in [&holder, &other] {
         store
             .save(&TokenSet::new("locked"))
@@ -112,34 +115,42 @@ async fn the_store_works_while_it_is_locked<S: TokenStore>(open: &impl Fn() -> S
 }
 
 async fn a_second_lock_waits_for_the_first<S: TokenStore>(open: &impl Fn() -> S) {
-    let lease = open().lock().await.expect("locking");
-    let (told, mut is_locked) = oneshot::channel();
+    let lease = lock(&open()).await;
+    let (told, is_locked) = oneshot::channel();
     let store = open();
     let second = tokio::spawn(async move {
-        let lease = store.lock().await.expect("locking a second time");
+        let lease = lock(&store).await;
         let _ = told.send(());
         lease
     });
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-    assert!(is_locked.try_recv().is_err(), "two leases at once");
+    let is_locked = timeout(A_WHILE, is_locked).await;
+    assert!(!matches!(is_locked, Ok(Ok(()))), "two leases at once");
     drop(lease);
     drop(second.await.expect("the second lease follows the first"));
 }
 
 async fn a_wait_that_is_given_up_leaves_no_lock<S: TokenStore>(open: &impl Fn() -> S) {
-    let lease = open().lock().await.expect("locking");
+    let lease = lock(&open()).await;
     let store = open();
     let waiting = tokio::spawn(async move { store.lock().await.map(drop) });
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
+    sleep(A_WHILE).await;
     waiting.abort();
     let _ = waiting.await;
     drop(lease);
-    drop(open().lock().await.expect("the lock is free again"));
+    drop(lock(&open()).await);
 }
+
+async fn lock(store: &impl TokenStore) -> Lease {
+    let lease = timeout(LONG, store.lock()).await;
+    lease
+        .expect("the lock was not given back")
+        .expect("locking")
+}
+
+/// Long enough for a lock that is free to be taken, in a thread of its own if need be.
+const A_WHILE: Duration = Duration::from_millis(200);
+/// After which a lock counts as lost.
+const LONG: Duration = Duration::from_secs(60);
 
 async fn load(store: &impl TokenStore) -> Option<TokenSet> {
     store.load().await.expect("loading")
