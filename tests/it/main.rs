@@ -9,6 +9,7 @@ mod lifetime;
 mod looked_into;
 mod rejected;
 mod smoke;
+mod store_contract;
 mod superseded;
 mod support;
 mod token_request;
