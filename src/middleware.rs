@@ -85,6 +85,7 @@ impl Middleware for Session {
             _ => return Ok(answer.into_response()),
         };
         answer.read(&self.inner.clock).await;
+        patience.spend(answer.taken);
         let need = Need { new: false, ..need };
         match self.attach(&mut request, need, &mut patience).await {
             Ok(Some(_)) => self.send(request, extensions, next, &mut patience).await,

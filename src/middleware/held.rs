@@ -24,6 +24,8 @@ pub(super) struct Held {
     parts: http::response::Parts,
     url: Url,
     body: Resumed,
+    /// How long the reading took, all of it.
+    pub(super) taken: Duration,
 }
 
 /// The body of a response: first what was read of it already, then the rest as it comes.
@@ -43,16 +45,23 @@ impl Held {
             last: None,
             rest: Some(body),
         };
-        Self { parts, url, body }
+        Self {
+            parts,
+            url,
+            body,
+            taken: Duration::ZERO,
+        }
     }
 
     /// Reads a small body to its end, so that the connection can be used again, and a large or slow
     /// one as far as it goes.
     pub(super) async fn read(&mut self, clock: &Clock) {
+        let start = clock.now();
         let body = &mut self.body;
         let reading = async { while body.read.len() <= MOST && body.read_frame().await {} };
         // What was read before the time was over stays read.
         let _ = clock.timeout(LONGEST, reading).await;
+        self.taken += clock.now().monotonic - start.monotonic;
     }
 
     /// The body as JSON: if it says that it is, is small, and comes in time.
