@@ -1,11 +1,13 @@
 //! The promises of the crate, each as a test whose name begins with its id.
 
 mod attaching;
+mod budget;
 mod flight;
 mod foreign;
 mod judged;
 mod layering;
 mod lifetime;
+mod login;
 mod looked_into;
 mod rejected;
 mod smoke;
@@ -14,4 +16,5 @@ mod superseded;
 mod support;
 mod token_request;
 mod token_retry;
+mod waiting;
 mod wishes;
