@@ -2,6 +2,7 @@
 
 mod attaching;
 mod budget;
+mod errors;
 mod flight;
 mod foreign;
 mod judged;
@@ -17,4 +18,5 @@ mod support;
 mod token_request;
 mod token_retry;
 mod waiting;
+mod wire_api;
 mod wishes;
