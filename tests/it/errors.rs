@@ -1,6 +1,7 @@
 //! The one error type, found again wherever it ends up.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Extensions;
@@ -221,7 +222,7 @@ fn wrap(rig: &Rig, how: &str) -> ClientWithMiddleware {
 
 fn retry() -> RetryTransientMiddleware<ExponentialBackoff> {
     let policy = ExponentialBackoff::builder()
-        .retry_bounds(0 * SECOND, 0 * SECOND)
+        .retry_bounds(Duration::ZERO, Duration::ZERO)
         .build_with_max_retries(2);
     RetryTransientMiddleware::new_with_policy(policy)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Extensions;
@@ -316,7 +317,7 @@ fn flaky() -> Api {
 /// The rig's session below reqwest-retry, which does not wait.
 fn retrying(rig: &Rig) -> ClientWithMiddleware {
     let policy = ExponentialBackoff::builder()
-        .retry_bounds(0 * SECOND, 0 * SECOND)
+        .retry_bounds(Duration::ZERO, Duration::ZERO)
         .build_with_max_retries(3);
     ClientBuilder::new(reqwest::Client::new())
         .with(RetryTransientMiddleware::new_with_policy(policy))
