@@ -2,6 +2,7 @@
 
 mod attaching;
 mod budget;
+mod digirunner;
 mod errors;
 mod flight;
 mod foreign;
