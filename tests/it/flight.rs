@@ -1,6 +1,5 @@
 //! One refresh for everybody, whatever happens to those who wait for it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest_middleware::ClientWithMiddleware;
@@ -228,22 +227,18 @@ fn k_21_a_runtime_that_ends_ends_the_refresh_and_not_the_session() {
             .build()
             .unwrap()
     };
-    let rig = Arc::new(expired(Api::friendly()));
+    let rig = expired(Api::friendly());
     rig.issuer.hold();
     let first = runtime();
-    let request = first.block_on({
-        let rig = Arc::clone(&rig);
-        async move {
-            drop(rig.spawn_get());
-            everybody_waits().await;
-            let session = rig.session.clone();
-            async move { session.tokens().await } // waits on another runtime
-        }
+    first.block_on(async {
+        drop(rig.spawn_get());
+        everybody_waits().await;
     });
     assert_eq!(rig.issuer.calls(), 1);
     let second = runtime();
     second.block_on(async {
-        let waiting = tokio::spawn(request);
+        let session = rig.session.clone();
+        let waiting = tokio::spawn(async move { session.tokens().await });
         everybody_waits().await;
         assert!(!waiting.is_finished());
         std::thread::spawn(move || drop(first)).join().unwrap();

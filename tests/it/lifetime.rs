@@ -11,6 +11,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const UNAVAILABLE: &str = "authorization server unavailable";
 const NANOSECOND: Duration = Duration::from_nanos(1);
 
+type Jump = fn(&Rig);
+
 /// Seconds since 1970 by the rig's clock.
 fn seconds(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
@@ -337,7 +339,6 @@ async fn k_11_a_token_that_is_over_on_arrival_is_sent_once_by_all_who_waited() {
 /// K-12: neither clock alone keeps a token alive. X12.
 #[tokio::test]
 async fn k_12_the_earlier_end_of_both_clocks_wins() {
-    type Jump = fn(&Rig);
     let cases: [(&str, Jump, Status); 6] = [
         ("both", |r| r.clock.advance(HOUR), Status::Expired),
         ("suspended", |r| r.clock.suspend(HOUR), Status::Expired),
@@ -375,7 +376,7 @@ async fn k_12_the_earlier_end_of_both_clocks_wins() {
 #[tokio::test]
 async fn k_12_a_clock_jump_never_causes_more_than_one_refresh() {
     let rig = Rig::new(Api::friendly());
-    let jumps: [(&str, fn(&Rig)); 6] = [
+    let jumps: [(&str, Jump); 6] = [
         ("an hour ahead", |rig| rig.clock.suspend(HOUR)),
         ("an hour back", |rig| rig.clock.set_back(HOUR)),
         ("a year ahead", |rig| rig.clock.suspend(365 * 24 * HOUR)),
@@ -438,7 +439,7 @@ async fn k_12_a_jump_during_a_retry_does_not_cut_the_refresh_short() {
 /// K-12: a cool-down ends on whichever clock gets there first, so none lasts for ever. X13.
 #[tokio::test]
 async fn k_12_a_cool_down_outlives_neither_a_suspended_machine_nor_a_clock_set_back() {
-    let jumps: [(&str, fn(&Rig)); 2] = [
+    let jumps: [(&str, Jump); 2] = [
         ("suspended", |rig| rig.clock.suspend(4 * HOUR)),
         ("set back", |rig| {
             rig.clock.set_back(24 * HOUR);

@@ -1,7 +1,8 @@
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
+use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -12,6 +13,7 @@ pub struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// Writes down what is logged on this thread, for as long as the guard lives.
     pub fn start() -> (Self, DefaultGuard) {
+        LazyLock::force(&OTHERS);
         let log = Self::default();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(log.clone())
@@ -30,6 +32,13 @@ impl Log {
             .collect()
     }
 }
+
+/// Never used. While there is only one dispatcher, tracing takes "nobody on this thread listens" for
+/// "nobody ever listens" where another test's thread is the first to say something.
+static OTHERS: LazyLock<[Dispatch; 2]> = LazyLock::new(|| {
+    let other = || Dispatch::new(tracing_subscriber::fmt().with_writer(io::sink).finish());
+    [other(), other()]
+});
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -1,15 +1,16 @@
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use reqwest::Response;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Result};
-use reqwest_refresh::{
-    Error, ErrorKind, LoginReason, ManualClock, Session, SessionBuilder, TokenSet,
-};
+use reqwest_refresh::{Error, LoginReason, ManualClock, Session, SessionBuilder, TokenSet};
 use tokio::task::JoinHandle;
 
 use crate::support::{Api, Issuer};
+
+/// The API answers before it: one is enough, and making one takes a while.
+static UNUSED: LazyLock<reqwest::Client> = LazyLock::new(reqwest::Client::new);
 
 /// Everything around one session: clock, issuer, API, client. Nothing of it sleeps.
 pub struct Rig {
@@ -50,7 +51,7 @@ impl Rig {
 
     /// Another client on the same session.
     pub fn client(session: &Session, api: &Api) -> ClientWithMiddleware {
-        ClientBuilder::new(reqwest::Client::new())
+        ClientBuilder::new(UNUSED.clone())
             .with(session.clone())
             .with(api.clone())
             .build()
