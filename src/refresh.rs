@@ -1,5 +1,6 @@
 //! Trading a token set for the next one.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use async_trait::async_trait;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method};
 use reqwest::{Client, ClientBuilder, Request, Url};
+use url::Position;
 
 use crate::clock::Clock;
 use crate::error::{Error, RefreshError, RefreshFailure};
@@ -92,7 +94,7 @@ impl<R: Refresh + ?Sized> Refresh for Arc<R> {
 ///     .with_revocation_url("https://login.example.com/revoke")?;
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TokenEndpoint {
     url: Url,
     revocation_url: Option<Url>,
@@ -138,7 +140,13 @@ impl TokenEndpoint {
     ///
     /// As [`new`](Self::new).
     pub fn digirunner(base: &str, client_id: &str, password: Option<&str>) -> Result<Self, Error> {
-        let base = base.trim_end_matches('/');
+        // Checked before anything is joined to it: `https:` and a path make another host.
+        let base = endpoint_url(base)?;
+        if base.query().is_some() {
+            let message = "the gateway's URL must not have a query";
+            return Err(Error::configuration(message));
+        }
+        let base = base.as_str().trim_end_matches('/');
         let auth = ClientAuth::digirunner(client_id, password);
         Self::new(&format!("{base}/oauth/token"), auth)?
             .with_provider(Provider::digirunner())
@@ -310,6 +318,20 @@ impl Refresh for TokenEndpoint {
 
     fn provider(&self) -> Provider {
         self.provider
+    }
+}
+
+impl fmt::Debug for TokenEndpoint {
+    /// Without the values of parameters, the query, and the HTTP client's default headers: any of
+    /// them may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.parameters.iter().map(|(name, _)| name).collect();
+        f.debug_struct("TokenEndpoint")
+            .field("url", &&self.url[..Position::AfterPath])
+            .field("auth", &self.auth)
+            .field("scope", &self.scope)
+            .field("parameters", &names)
+            .finish_non_exhaustive()
     }
 }
 
