@@ -223,7 +223,7 @@ mod tests {
         format!("{}.{}.c2ln", part(r#"{"alg":"RS256"}"#), part(claims))
     }
 
-    /// B01, B02, B03, B11: exactly at the border and one nanosecond before it.
+    /// K-11, B01, B02, B03, B11: exactly at the border and one nanosecond before it.
     #[test]
     fn k_11_a_token_is_fresh_then_stale_then_expired() {
         const NANO: Duration = Duration::from_nanos(1);
@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// X12, X13.
+    /// K-12, X12, X13.
     #[test]
     fn k_12_the_clock_that_gets_there_first_decides() {
         type Move = fn(&ManualClock);
@@ -295,7 +295,7 @@ mod tests {
         }
     }
 
-    /// B03, B08, X08, Q-07, R-080, R-082.
+    /// K-10, B03, B08, X08, Q-07, R-080, R-082.
     #[test]
     fn k_10_the_end_comes_from_expires_in_then_from_the_jwt_then_from_nowhere() {
         let clock = ManualClock::new();
@@ -426,7 +426,7 @@ mod tests {
     }
 
     proptest! {
-        /// K-12, X13, X14: whatever clocks do, a token just received is fresh, ages in one
+        /// K-11, K-12, X13, X14: whatever clocks do, a token just received is fresh, ages in one
         /// direction while clocks go forward, and no end or lifetime is too absurd.
         #[test]
         fn k_11_ages_only_grow_and_begin_with_fresh(
@@ -449,6 +449,7 @@ mod tests {
             }
         }
 
+        /// K-10.
         #[test]
         fn k_10_no_end_is_too_absurd(seconds in any::<i64>(), lifetime in any::<u64>()) {
             let clock = ManualClock::new();

@@ -136,7 +136,7 @@ fn sample(member: &str) -> String {
     sample[member].as_str().unwrap().to_owned()
 }
 
-/// K-10, K-31, K-32, K-42, E01, E09, B03, Q-90: the page's own example, end to end.
+/// K-40, K-10, K-31, K-32, K-42, E01, E09, B03, Q-90: the page's own example, end to end.
 #[tokio::test]
 async fn k_40_an_expired_token_is_refreshed_as_the_manual_page_says() {
     for (case, rejection) in [
@@ -187,7 +187,7 @@ async fn k_40_an_expired_token_is_refreshed_as_the_manual_page_says() {
     }
 }
 
-/// X26, G01, K-11: the next refresh sends the newest string, shortly before the end.
+/// K-32, X26, G01, K-11: the next refresh sends the newest string, shortly before the end.
 #[tokio::test]
 async fn k_32_the_newest_refresh_token_is_the_one_sent_next() {
     let second =
@@ -307,7 +307,7 @@ async fn k_51_a_declined_login_fails_everybody_alike_without_traffic() {
     assert_eq!(scene.get().await.unwrap().status(), 200);
 }
 
-/// K-44, Q-23, G14, R-040: digiRunner repeats the whole refresh token in its answer. Nothing that
+/// K-63, K-44, Q-23, G14, R-040: digiRunner repeats the whole refresh token in its answer. Nothing that
 /// anybody sees repeats it after it: not the error and its causes, not what the hook is told, no
 /// event, no log line.
 #[tokio::test]
@@ -417,7 +417,7 @@ async fn k_42_the_gateways_other_errors_are_not_about_the_token() {
     }
 }
 
-/// E02, Q-95: the upstream's own 401 passes through the gateway; one refresh, one replay, no more.
+/// K-40, E02, Q-95: the upstream's own 401 passes through the gateway; one refresh, one replay, no more.
 #[tokio::test]
 async fn k_40_an_api_that_always_answers_401_is_asked_twice() {
     let scene = Scene::new(Gateway::new((401, expired), &[(200, SUCCESS)]), |b| b).await;

@@ -53,7 +53,7 @@ pub(crate) async fn backoff(clock: &ManualClock) -> Duration {
     shortest().unwrap()
 }
 
-/// K-31, R-001, R-002, R-004, R-005, R-007, R-008, R-010, Q-20, Q-71.
+/// K-30, K-31, R-001, R-002, R-004, R-005, R-007, R-008, R-010, Q-20, Q-71.
 #[tokio::test]
 async fn k_30_the_request_is_these_bytes_and_no_others() {
     for (case, auth, header, parameters) in [
@@ -116,7 +116,7 @@ async fn k_30_the_request_is_these_bytes_and_no_others() {
     }
 }
 
-///
+/// K-30, R-005, R-011, Q-75.
 #[tokio::test]
 async fn k_30_extra_parameters_are_sent_once_and_never_repeat_the_standard_ones() {
     let wire = Wire::saying(http(200, "", FINE)).await;
@@ -146,7 +146,7 @@ async fn k_30_extra_parameters_are_sent_once_and_never_repeat_the_standard_ones(
     ));
 }
 
-/// K-81, DIGIRUNNER.md §3: the answers' cookies would be another grant.
+/// K-30, K-81, DIGIRUNNER.md §3: the answers' cookies would be another grant.
 #[tokio::test]
 async fn k_30_no_cookie_is_sent_back_and_no_connection_is_kept() {
     let cookies = "set-cookie: jti=41fa8a7b; Path=/\r\nset-cookie: idp_type=x; Path=/\r\n";
@@ -169,7 +169,7 @@ async fn k_30_no_cookie_is_sent_back_and_no_connection_is_kept() {
     assert_eq!(wire.requests().len(), 2);
 }
 
-/// a 307 would carry the refresh token on.
+/// K-30, R-044: a 307 would carry the refresh token on.
 #[tokio::test]
 async fn k_30_no_redirect_is_followed_whatever_the_users_client_says() {
     for status in [301, 302, 303, 307, 308] {
@@ -185,7 +185,7 @@ async fn k_30_no_redirect_is_followed_whatever_the_users_client_says() {
     }
 }
 
-/// K-30, X08, G04, G05, Q-22: a typed failure each, and its words have no URL in them.
+/// K-33, K-30, X08, G04, G05, Q-22: a typed failure each, and its words have no URL in them.
 #[tokio::test]
 async fn k_33_what_cannot_be_an_answer_is_a_typed_failure() {
     use RefreshFailure::{Busy, Lost, Unusable};
@@ -232,7 +232,7 @@ async fn k_33_what_cannot_be_an_answer_is_a_typed_failure() {
     assert!(attempt(http(201, "", FINE)).await.is_ok(), "any 2xx");
 }
 
-/// G05.
+/// K-30, G05.
 #[tokio::test]
 async fn k_30_an_answer_that_does_not_end_is_not_read_to_its_end() {
     let ten = 10 * 1024 * 1024;
@@ -271,7 +271,7 @@ async fn k_30_an_answer_that_does_not_end_is_not_read_to_its_end() {
     );
 }
 
-/// X07: by the session's own clock, whatever the socket does.
+/// K-30, X07: by the session's own clock, whatever the socket does.
 #[tokio::test]
 async fn k_30_a_slow_answer_is_bounded_by_the_sessions_deadline() {
     let head = "HTTP/1.1 200 x\r\ncontent-length: 60\r\n\r\n{";
@@ -290,7 +290,7 @@ async fn k_30_a_slow_answer_is_bounded_by_the_sessions_deadline() {
     until(|| wire.closed() == 1).await;
 }
 
-/// K-35: the endpoint's own bound, for one attempt.
+/// K-30, K-35: the endpoint's own bound, for one attempt.
 #[tokio::test]
 async fn k_30_a_slow_answer_is_bounded_by_the_attempts_own_time() {
     let wire = Wire::start(|_| Then::Keep("HTTP/1.1 200 x\r\n".into())).await;

@@ -25,7 +25,7 @@ impl Resolve for Nowhere {
     }
 }
 
-/// G06, X15: no connection means that nobody has used up the refresh token.
+/// K-35, G06, X15: no connection means that nobody has used up the refresh token.
 #[tokio::test]
 async fn k_35_a_connection_that_is_refused_is_tried_three_times() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -73,7 +73,8 @@ async fn k_35_a_connection_that_is_refused_is_tried_three_times() {
     );
 }
 
-/// R-045, Q-50, X09: an answer that was lost may be asked for once more, quickly, and no oftener.
+/// K-35, R-045, Q-50, X09: an answer that was lost may be asked for once more, quickly, and
+/// no oftener.
 #[tokio::test]
 async fn k_35_a_connection_that_breaks_after_the_request_is_tried_once_more() {
     let wire = Wire::start(|number| match number {
@@ -104,7 +105,7 @@ async fn k_35_a_connection_that_breaks_after_the_request_is_tried_once_more() {
     );
 }
 
-/// X09: the retry of a lost answer is refused: the reason tells that from an ordinary end.
+/// K-50, X09: the retry of a lost answer is refused: the reason tells that from an ordinary end.
 #[tokio::test]
 async fn k_50_a_refusal_after_a_lost_answer_says_so() {
     let wire = Wire::start(|number| match number {
@@ -128,7 +129,7 @@ async fn k_50_a_refusal_after_a_lost_answer_says_so() {
     assert!(reason.explain().contains("invalid_grant"), "{reason:?}");
 }
 
-/// G06, G11, R-073, Q-39.
+/// K-35, G06, G11, R-073, Q-39.
 #[tokio::test]
 async fn k_35_a_busy_server_is_left_alone_for_as_long_as_it_says() {
     for (case, status, header) in [
@@ -161,8 +162,8 @@ async fn k_35_a_busy_server_is_left_alone_for_as_long_as_it_says() {
     }
 }
 
-/// K-20, G06, G11, C04, X15, Q-39: one cool-down for everybody, longer if the server says so, but
-/// never endless; and after it a new try.
+/// K-35, K-20, G06, G11, C04, X15, Q-39: one cool-down for everybody, longer if the
+/// server says so, but never endless; and after it a new try.
 #[tokio::test]
 async fn k_35_a_cool_down_is_shared_and_capped_and_ends() {
     for (case, status, header, least, most, attempts) in [
@@ -224,7 +225,7 @@ async fn k_35_a_cool_down_is_shared_and_capped_and_ends() {
     }
 }
 
-/// K-54, K-71, DIGIRUNNER.md §2: each wrong password brings the client nearer to its lock.
+/// K-34, K-54, K-71, DIGIRUNNER.md §2: each wrong password brings the client nearer to its lock.
 #[tokio::test]
 async fn k_34_a_wrong_client_is_told_once_until_tokens_are_set() {
     let refusal = r#"{"timestamp":"1684742522981","status":401,"error":"Unauthorized",

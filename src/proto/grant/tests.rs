@@ -545,7 +545,7 @@ fn check_any(status: u16, body: &[u8]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    /// K-33.
+    /// K-34, K-33.
     #[test]
     fn k_34_no_bytes_panic_or_kill_a_session(
         status in 100_u16..1000,
@@ -554,7 +554,7 @@ proptest! {
         check_any(status, &body)?;
     }
 
-    /// K-33.
+    /// K-34, K-33.
     #[test]
     fn k_34_no_json_panics_and_only_an_error_that_is_parsed_kills_a_session(
         status in prop_oneof![100_u16..1000, Just(200_u16), Just(400_u16), Just(503_u16)],
@@ -567,6 +567,7 @@ proptest! {
         check_any(status, &body.as_bytes()[..end])?;
     }
 
+    /// K-35.
     #[test]
     fn k_35_no_retry_after_panics(value in ".{0,40}") {
         let _ = retry_after(&value, SystemTime::UNIX_EPOCH);

@@ -35,7 +35,7 @@ fn shape_c(code: &str) -> String {
     .to_string()
 }
 
-/// DIGIRUNNER.md §7, row by row.
+/// K-34, DIGIRUNNER.md §7, row by row.
 #[rustfmt::skip] // a table
 #[test]
 fn k_34_every_answer_of_digirunner_has_its_verdict() {
@@ -103,8 +103,8 @@ fn k_34_every_answer_of_digirunner_has_its_verdict() {
     }
 }
 
-/// … Q-39, G04, G06, D08: one code means a dead refresh token, and
-/// only where the server was in a state to know.
+/// K-34, R-028, R-029, R-030, Q-20 … Q-39, G04, G06, D08: one code means a dead
+/// refresh token, and only where the server was in a state to know.
 #[rustfmt::skip] // a table
 #[test]
 fn k_34_by_the_letter_only_invalid_grant_is_terminal() {
@@ -155,7 +155,7 @@ fn k_34_by_the_letter_only_invalid_grant_is_terminal() {
     }
 }
 
-/// what another server calls it is one setting away.
+/// K-34, Q-29: what another server calls it is one setting away.
 #[test]
 fn k_34_a_classifier_decides_but_not_over_an_outage() {
     let provider = Provider::rfc6749().with_classifier(|error| {
@@ -177,7 +177,7 @@ fn k_34_a_classifier_decides_but_not_over_an_outage() {
     );
 }
 
-/// K-41, E07, E09, Q-90, Q-92: DIGIRUNNER.md §8.
+/// K-42, K-41, E07, E09, Q-90, Q-92: DIGIRUNNER.md §8.
 #[rustfmt::skip] // a table
 #[test]
 fn k_42_what_rejects_a_token_is_the_providers_to_say() {
@@ -216,7 +216,7 @@ fn k_42_what_rejects_a_token_is_the_providers_to_say() {
     }
 }
 
-/// D01: DIGIRUNNER.md §6.4 — late, because a refresh kills the old access token at once.
+/// K-11, D01: DIGIRUNNER.md §6.4 — late, because a refresh kills the old access token at once.
 #[test]
 fn k_11_digirunner_is_refreshed_later_than_others() {
     let window = |provider: Provider| provider.refresh_window().as_secs();

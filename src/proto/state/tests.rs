@@ -210,7 +210,8 @@ fn k_27_what_a_request_does_is_a_table() {
     }
 }
 
-/// C16, C19, K-20: before the store was read once, everybody waits for that, whatever they need.
+/// K-28, C16, C19, K-20: before the store was read once, everybody waits for that, whatever
+/// they need.
 #[test]
 fn k_28_the_store_is_read_before_anything_else() {
     for (case, has_tokens) in [
@@ -255,7 +256,7 @@ fn k_28_the_store_is_read_before_anything_else() {
     assert_eq!(bench.before(&Need::ANY), "FirstUse", "for a while");
 }
 
-/// K-52, D07: a token that is alive is used up, however little can follow it.
+/// K-36, K-52, D07: a token that is alive is used up, however little can follow it.
 #[test]
 fn k_36_a_token_that_cannot_be_refreshed_is_used_while_it_lives() {
     for (age, needed, expected) in [
@@ -288,7 +289,7 @@ fn k_36_a_token_that_cannot_be_refreshed_is_used_while_it_lives() {
     }
 }
 
-/// E18, E19, E20, B14: two budgets, each for its own causes; reading a store costs none.
+/// K-26, E18, E19, E20, B14: two budgets, each for its own causes; reading a store costs none.
 #[test]
 fn k_26_a_spent_budget_stops_refreshes_of_its_own_kind() {
     for (age, needed, over_age, over_rejections) in [
@@ -408,7 +409,7 @@ fn k_61_what_a_flight_finds_in_the_store_is_a_table() {
     }
 }
 
-/// C15, C16, X24: who sets or clears while a flight is under way, wins over all its ends.
+/// K-25, C15, C16, X24: who sets or clears while a flight is under way, wins over all its ends.
 #[test]
 fn k_25_a_flight_of_an_older_generation_changes_nothing() {
     type Act = fn(&mut Bench);
