@@ -1,6 +1,8 @@
 //! The promises of the crate, each as a test whose name begins with its id.
 
 mod attaching;
+mod bad_input;
+mod bad_parts;
 mod budget;
 mod digirunner;
 mod errors;
@@ -12,6 +14,7 @@ mod layering;
 mod lifetime;
 mod login;
 mod looked_into;
+mod person;
 mod rejected;
 mod signals;
 mod smoke;
