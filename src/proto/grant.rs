@@ -101,6 +101,11 @@ impl Answer<'_> {
         if is_success && !is_error {
             return None;
         }
+        // Tokens that come with an error are of no use, but they are tokens.
+        let theirs = ["access_token", "id_token", "refresh_token"]
+            .iter()
+            .filter_map(|name| members.get(*name)?.as_str());
+        let secrets = &secrets.iter().copied().chain(theirs).collect::<Vec<_>>()[..];
         let clean = |value: &Value| Some(redact::text(value.as_str()?, secrets));
         let member = |name: &str| clean(members.get(name)?);
         let inner = |name: &str| clean(error.get(name)?);
