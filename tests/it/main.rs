@@ -16,6 +16,7 @@ mod login;
 mod looked_into;
 mod person;
 mod rejected;
+mod secrets;
 mod signals;
 mod smoke;
 mod store_contract;
