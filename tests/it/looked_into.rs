@@ -140,7 +140,29 @@ async fn k_42_a_body_of_64_kib_is_looked_into_and_a_larger_one_is_not_and_comes_
     }
 }
 
-/// K-42: a body whose announced size is too large is not read at all.
+/// K-42: gated on the size that is announced, too.
+#[tokio::test]
+async fn k_42_a_body_that_announces_its_size_is_looked_into_up_to_64_kib() {
+    for (size, is_rejection) in [(64 * 1024, true), (64 * 1024 + 1, false)] {
+        let text = DEAD.to_owned() + &" ".repeat(size - DEAD.len());
+        let body = text.clone();
+        let api = Api::new(move |seen| match seen.token() {
+            Some("a0") => Reply::status(403)
+                .header("content-type", "application/json")
+                .body(body.clone()),
+            _ => Reply::status(200),
+        });
+        let issuer = Issuer::with(3600 * SECOND, Provider::digirunner());
+        let rig = Rig::with(api, issuer, |builder| builder);
+        let response = rig.get().await.unwrap();
+        assert_eq!(response.status() == 200, is_rejection, "{size}");
+        if !is_rejection {
+            assert_eq!(response.text().await.unwrap(), text);
+        }
+    }
+}
+
+/// K-42: whoever wants the end of a body waits for ever where there is none.
 #[tokio::test]
 async fn k_42_no_more_than_the_limit_is_held_back_of_an_endless_body() {
     let look = Look::new(403, |reply| reply);
@@ -262,4 +284,19 @@ async fn k_45_a_large_or_slow_answer_that_is_thrown_away_holds_nothing_up() {
         assert_eq!(response.text().await.unwrap(), "replayed", "{case}");
         assert!(!look.feed.is_held(), "{case}: the connection is let go");
     }
+}
+
+/// K-42, K-43: a rejection that is not replayed is the caller's, and was looked into.
+#[tokio::test]
+async fn k_42_a_rejection_of_a_body_that_is_sent_once_comes_whole() {
+    let look = Look::new(403, |reply| reply);
+    look.feed.data(&DEAD.as_bytes()[..9]);
+    look.feed.data(&DEAD.as_bytes()[9..]);
+    drop(look.feed);
+    let request = look.rig.client.post("https://api.test/");
+    let response = request.body(fed_body().1).send().await.unwrap();
+    assert_eq!(response.status(), 403);
+    assert_eq!(response.text().await.unwrap(), DEAD);
+    look.rig.session.settle().await.unwrap();
+    assert_eq!((look.rig.api.arrived(), look.rig.issuer.calls()), (1, 1));
 }

@@ -9,7 +9,7 @@ use http::Extensions;
 use http::header::AUTHORIZATION;
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next, Result};
-use reqwest_refresh::{Authenticate, RefreshFailure, Session, TokenSet};
+use reqwest_refresh::{Authenticate, Provider, RefreshFailure, Session, TokenSet};
 use reqwest_retry::RetryTransientMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
 
@@ -117,6 +117,18 @@ async fn k_06_a_forced_token_that_is_rejected_is_refreshed_once_more() {
     let rig = Rig::new(Api::rejecting(&["a0", "a1"]));
     get(&rig.client, Authenticate::AfterRefresh).await.unwrap();
     assert_eq!(rig.api.tokens(), ["a1", "a2"]);
+}
+
+/// K-06: E27. The wish is not honoured twice: the replay takes any token that is good.
+#[tokio::test]
+async fn k_06_a_forced_token_that_is_too_young_to_be_refreshed_is_sent_once_more() {
+    let provider = Provider::rfc6749().with_minimum_age(5 * SECOND);
+    let issuer = Issuer::with(3600 * SECOND, provider);
+    let rig = Rig::with(Api::rejecting(&["a1"]), issuer, |builder| builder);
+    let response = get(&rig.client, Authenticate::AfterRefresh).await.unwrap();
+    assert_eq!(response.status(), 401);
+    assert_eq!(rig.api.tokens(), ["a1", "a1"]);
+    assert_eq!(rig.issuer.calls(), 1);
 }
 
 // ---- a minimum validity ----
