@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use reqwest::Request;
 use tokio::sync::{broadcast, watch};
 
 use crate::clock::Clock;
@@ -231,30 +232,32 @@ impl Session {
 
     /// A credential for `need`, or none if that is optional; waits for the flight if there is no
     /// other way, as long as `patience` lasts.
-    #[inline]
     pub(crate) async fn credential(
         &self,
+        need: Need,
+        patience: &mut Patience,
+    ) -> Result<Option<Arc<Credential>>, Error> {
+        match self.ask(&need) {
+            Answer::Credential(credential) => Ok(credential),
+            Answer::Fail(error) => Err(error),
+            Answer::Wait(flight) => self.wait(flight, need, patience).await,
+        }
+    }
+
+    /// Waits for a flight, and asks again where its end is not the answer.
+    pub(crate) async fn wait(
+        &self,
+        mut flight: watch::Receiver<Progress>,
         mut need: Need,
         patience: &mut Patience,
     ) -> Result<Option<Arc<Credential>>, Error> {
-        let asked = need
-            .new
-            .then(|| self.inner.guarded.lock().state.generation());
+        let inner = &self.inner;
+        let asked = inner.guarded.lock().state.generation();
         loop {
-            let mut flight = match self.ask(&need) {
-                Answer::Credential(credential) => return Ok(credential),
-                Answer::Fail(error) => return Err(error),
-                Answer::Wait(flight) => flight,
-            };
-            match self.inner.wait(&mut flight, patience).await? {
+            match inner.wait(&mut flight, patience).await? {
                 Arrival::Failed(error) => {
-                    let now = self.inner.clock.now();
-                    let verdict = self
-                        .inner
-                        .guarded
-                        .lock()
-                        .state
-                        .after_failure(error, &need, now);
+                    let now = inner.clock.now();
+                    let verdict = inner.guarded.lock().state.after_failure(error, &need, now);
                     return match verdict {
                         BeforeRequest::Send(credential) => Ok(Some(credential)),
                         BeforeRequest::Fail(error) => Err(error),
@@ -262,14 +265,16 @@ impl Session {
                     };
                 }
                 // What came before the question is not new, even if it ends a flight only now.
-                Arrival::Moved => {
-                    let current = self.inner.guarded.lock().state.generation();
-                    need.new &= asked == Some(current);
-                }
+                Arrival::Moved => need.new &= inner.guarded.lock().state.generation() == asked,
                 Arrival::Read => {}
                 // Good for everybody who waited, however short it lives.
                 Arrival::Refreshed(credential) => return Ok(Some(credential)),
             }
+            flight = match self.ask(&need) {
+                Answer::Credential(credential) => return Ok(credential),
+                Answer::Fail(error) => return Err(error),
+                Answer::Wait(flight) => flight,
+            };
         }
     }
 
@@ -280,7 +285,7 @@ impl Session {
 
     /// Asks the state, and starts the flight that it wants.
     #[inline]
-    fn ask(&self, need: &Need) -> Answer {
+    pub(crate) fn ask(&self, need: &Need) -> Answer {
         let inner = &self.inner;
         let now = inner.clock.now();
         let mut guarded = inner.guarded.lock();
@@ -315,7 +320,8 @@ impl fmt::Debug for Session {
     }
 }
 
-enum Answer {
+/// What a request is told.
+pub(crate) enum Answer {
     Credential(Option<Arc<Credential>>),
     Fail(Error),
     Wait(watch::Receiver<Progress>),
@@ -399,6 +405,13 @@ pub(crate) struct Patience {
 impl Patience {
     pub(crate) const fn unlimited() -> Self {
         Self { left: None }
+    }
+
+    /// Gives a request what is left.
+    pub(crate) fn limit(&self, request: &mut Request) {
+        if self.left.is_some() {
+            *request.timeout_mut() = self.left;
+        }
     }
 
     pub(crate) fn spend(&mut self, duration: Duration) {

@@ -29,7 +29,7 @@ pub(super) struct Flight {
 
 /// How far a flight is.
 #[derive(Clone, Debug)]
-pub(super) enum Progress {
+pub(crate) enum Progress {
     Landed(Arrival),
     LoggingIn,
     Refreshing,
@@ -37,7 +37,7 @@ pub(super) enum Progress {
 
 /// What those who waited for a flight get.
 #[derive(Clone, Debug)]
-pub(super) enum Arrival {
+pub(crate) enum Arrival {
     Failed(Error),
     /// Tokens were set or cleared: look again.
     Moved,
