@@ -18,18 +18,13 @@ mod chain;
 const READY: u64 = 64;
 
 fn hot_path(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let ways = [
         ("a_no_middleware", chain::bare()),
         ("b_ready_header", chain::through(chain::Inserting::new())),
         ("c_floor", chain::through(chain::Floor::new())),
         ("d_session", chain::through(chain::session(|b| b))),
-        (
-            "e_session_without_replay",
-            chain::through(chain::session(|b| b.replay(false))),
-        ),
+        ("e_session_without_replay", chain::through(chain::session(|b| b.replay(false)))),
         ("f_by_hand", chain::through(chain::ByHand::new())),
     ];
     let mut group = criterion.benchmark_group("hot_path");

@@ -39,18 +39,12 @@ impl Moment {
     /// The moment `duration` later; saturates at [`FAR`] from here.
     pub(crate) fn after(&self, duration: Duration) -> Self {
         let duration = duration.min(FAR);
-        Self {
-            wall: self.wall + duration,
-            monotonic: self.monotonic + duration,
-        }
+        Self { wall: self.wall + duration, monotonic: self.monotonic + duration }
     }
 
     /// The moment `duration` earlier, or as near to it as both clocks can go together.
     pub(crate) fn before(&self, duration: Duration) -> Self {
-        match (
-            self.wall.checked_sub(duration),
-            self.monotonic.checked_sub(duration),
-        ) {
+        match (self.wall.checked_sub(duration), self.monotonic.checked_sub(duration)) {
             (Some(wall), Some(monotonic)) => Self { wall, monotonic },
             _ => *self,
         }
@@ -74,10 +68,7 @@ impl Clock {
     #[allow(clippy::disallowed_methods)] // this is the place
     pub(crate) fn now(&self) -> Moment {
         match self {
-            Self::System => Moment {
-                wall: SystemTime::now(),
-                monotonic: Instant::now(),
-            },
+            Self::System => Moment { wall: SystemTime::now(), monotonic: Instant::now() },
             #[cfg(feature = "test-util")]
             Self::Manual(clock) => clock.now(),
         }
@@ -143,10 +134,7 @@ mod manual {
         /// A clock that shows the time at which it was made.
         #[allow(clippy::disallowed_methods)] // this is the place
         pub fn new() -> Self {
-            let origin = Moment {
-                wall: SystemTime::now(),
-                monotonic: Instant::now(),
-            };
+            let origin = Moment { wall: SystemTime::now(), monotonic: Instant::now() };
             Self {
                 inner: Arc::new(Inner {
                     origin,
@@ -160,9 +148,7 @@ mod manual {
         /// Lets time pass: both clocks go forward by `duration`, and who slept until then wakes up.
         pub fn advance(&self, duration: Duration) {
             *self.inner.wall.lock() += duration;
-            self.inner
-                .monotonic
-                .send_modify(|monotonic| *monotonic += duration);
+            self.inner.monotonic.send_modify(|monotonic| *monotonic += duration);
         }
 
         /// Lets the machine sleep: the wall clock goes forward by `duration`, the monotonic clock stands still.
@@ -183,23 +169,15 @@ mod manual {
         /// For how long each sleeping task will sleep from now on, the shortest first.
         pub fn sleepers(&self) -> Vec<Duration> {
             let now = *self.inner.monotonic.borrow();
-            let mut sleepers: Vec<_> = self
-                .inner
-                .sleepers
-                .lock()
-                .iter()
-                .map(|end| end.saturating_sub(now))
-                .collect();
+            let mut sleepers: Vec<_> =
+                self.inner.sleepers.lock().iter().map(|end| end.saturating_sub(now)).collect();
             sleepers.sort_unstable();
             sleepers
         }
 
         pub(crate) fn now(&self) -> Moment {
             let monotonic = self.inner.origin.monotonic + *self.inner.monotonic.borrow();
-            Moment {
-                wall: self.wall(),
-                monotonic,
-            }
+            Moment { wall: self.wall(), monotonic }
         }
 
         pub(crate) async fn sleep(&self, duration: Duration) {
@@ -255,10 +233,7 @@ mod tests {
         clock.set_back(Duration::from_secs(3600));
         assert!(!clock.now().reached(&end));
         clock.advance(Duration::from_secs(60));
-        assert!(
-            clock.now().reached(&end),
-            "the monotonic clock alone is enough"
-        );
+        assert!(clock.now().reached(&end), "the monotonic clock alone is enough");
     }
 
     #[tokio::test]

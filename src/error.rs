@@ -103,11 +103,7 @@ impl Error {
     ) -> Self {
         let message = message.into();
         Self {
-            shared: Arc::new(Shared {
-                kind,
-                message,
-                source,
-            }),
+            shared: Arc::new(Shared { kind, message, source }),
             retry_after: None,
             rejection: None,
         }
@@ -124,18 +120,12 @@ impl Error {
 
     /// The same failure, met by a caller who may come back after `duration`.
     pub(crate) fn retry_in(self, duration: Option<Duration>) -> Self {
-        Self {
-            retry_after: duration,
-            ..self
-        }
+        Self { retry_after: duration, ..self }
     }
 
     /// The same failure, met by a caller whose request had been rejected.
     pub(crate) fn behind(self, rejection: Rejection) -> Self {
-        Self {
-            rejection: Some(Arc::new(rejection)),
-            ..self
-        }
+        Self { rejection: Some(Arc::new(rejection)), ..self }
     }
 
     /// Finds this error in another one that carries it, by walking [`StdError::source`].
@@ -246,16 +236,10 @@ impl LoginReason {
             Self::NeverLoggedIn => "nobody has logged in yet".into(),
             Self::NoRefreshToken => "the access token is over and there is no refresh token".into(),
             Self::RefreshTokenExpired => "the refresh token is over".into(),
-            Self::Refused {
-                error,
-                after_lost_answer: false,
-            } => {
+            Self::Refused { error, after_lost_answer: false } => {
                 format!("the refresh token was refused: {error}")
             }
-            Self::Refused {
-                error,
-                after_lost_answer: true,
-            } => {
+            Self::Refused { error, after_lost_answer: true } => {
                 format!("the refresh token was refused after an earlier answer was lost: {error}")
             }
         }
@@ -279,12 +263,7 @@ impl ServerError {
     ///
     /// For your own [`Refresh`](crate::Refresh). Texts given here are not stripped.
     pub fn new(status: u16, code: Option<String>) -> Self {
-        Self {
-            status,
-            code,
-            description: None,
-            members: Map::new(),
-        }
+        Self { status, code, description: None, members: Map::new() }
     }
 
     /// Adds a text for developers.
@@ -438,10 +417,7 @@ impl RefreshError {
             Some(server) => *server,
             None => ServerError::new(0, None).with_description(message),
         };
-        LoginReason::Refused {
-            error,
-            after_lost_answer,
-        }
+        LoginReason::Refused { error, after_lost_answer }
     }
 }
 

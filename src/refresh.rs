@@ -277,18 +277,11 @@ impl Refresh for TokenEndpoint {
             let message = "there is no refresh token";
             return Err(RefreshError::new(RefreshFailure::Configuration, message));
         };
-        let parameters = self
-            .parameters
-            .iter()
-            .map(|(name, value)| (&**name, &**value));
+        let parameters = self.parameters.iter().map(|(name, value)| (&**name, &**value));
         let others = self.auth.form().into_iter().chain(parameters);
         let form = refresh_form(refresh_token, self.scope.as_deref(), others);
         let (status, headers, body) = self.post(&self.url, self.auth.header(), form).await?;
-        let answer = Answer {
-            status,
-            retry_after: wait_demanded(&headers),
-            body: &body,
-        };
+        let answer = Answer { status, retry_after: wait_demanded(&headers), body: &body };
         let secrets = [refresh_token, tokens.access_token(), self.auth.secret()];
         answer.read(&self.provider, self.any_type, &secrets)
     }
@@ -303,17 +296,12 @@ impl Refresh for TokenEndpoint {
             Some(token) => self.revoke_one(url, token, "refresh_token").await,
             None => Ok(()),
         };
-        let access_token = self
-            .revoke_one(url, tokens.access_token(), "access_token")
-            .await;
+        let access_token = self.revoke_one(url, tokens.access_token(), "access_token").await;
         refresh_token.and(access_token)
     }
 
     fn endpoints(&self) -> Vec<Url> {
-        Some(self.url.clone())
-            .into_iter()
-            .chain(self.revocation_url.clone())
-            .collect()
+        Some(self.url.clone()).into_iter().chain(self.revocation_url.clone()).collect()
     }
 
     fn provider(&self) -> Provider {
@@ -358,31 +346,19 @@ fn endpoint_url(text: &str) -> Result<Url, Error> {
 fn bounded_client(builder: ClientBuilder) -> Result<Client, Error> {
     #[cfg(feature = "cookies")]
     let builder = builder.cookie_store(false);
-    let builder = builder
-        .redirect(reqwest::redirect::Policy::none())
-        .pool_max_idle_per_host(0);
+    let builder = builder.redirect(reqwest::redirect::Policy::none()).pool_max_idle_per_host(0);
     builder.build().map_err(|error| {
         let message = "the token endpoint's HTTP client cannot be built";
-        Error::with_source(
-            crate::ErrorKind::Configuration,
-            message,
-            Some(Arc::new(error)),
-        )
+        Error::with_source(crate::ErrorKind::Configuration, message, Some(Arc::new(error)))
     })
 }
 
 /// reqwest's errors quote the URL, which may have a secret in its query.
 fn not_answered(error: reqwest::Error) -> RefreshError {
     let (failure, message) = if error.is_connect() {
-        (
-            RefreshFailure::NotSent,
-            "no connection to the token endpoint",
-        )
+        (RefreshFailure::NotSent, "no connection to the token endpoint")
     } else if error.is_builder() {
-        (
-            RefreshFailure::Configuration,
-            "the token request cannot be built",
-        )
+        (RefreshFailure::Configuration, "the token request cannot be built")
     } else {
         (RefreshFailure::Lost, "the token endpoint's answer was lost")
     };

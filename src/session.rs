@@ -93,10 +93,7 @@ impl Session {
     /// The current token set as it is, good or not; `None` without one.
     pub fn current_tokens(&self) -> Option<TokenSet> {
         let guarded = self.inner.guarded.lock();
-        guarded
-            .state
-            .credential()
-            .map(|credential| credential.tokens.clone())
+        guarded.state.credential().map(|credential| credential.tokens.clone())
     }
 
     /// Refreshes now, or joins the refresh that is running, and gives the new set.
@@ -105,10 +102,7 @@ impl Session {
     ///
     /// As a request through the middleware; the old set stays in place.
     pub async fn refresh(&self) -> Result<TokenSet, Error> {
-        let need = Need {
-            new: true,
-            ..Need::ANY
-        };
+        let need = Need { new: true, ..Need::ANY };
         self.tokens_for(need).await
     }
 
@@ -153,10 +147,7 @@ impl Session {
     pub async fn log_out(&self) -> Result<(), Error> {
         let (generation, known, is_newest) = {
             let mut guarded = self.inner.guarded.lock();
-            let known = guarded
-                .state
-                .credential()
-                .map(|credential| credential.tokens.clone());
+            let known = guarded.state.credential().map(|credential| credential.tokens.clone());
             let is_newest = guarded.state.is_unsaved();
             (guarded.clear(), known, is_newest)
         };
@@ -314,9 +305,7 @@ impl Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("status", &self.status())
-            .finish_non_exhaustive()
+        f.debug_struct("Session").field("status", &self.status()).finish_non_exhaustive()
     }
 }
 

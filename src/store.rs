@@ -64,9 +64,7 @@ pub struct Lease {
 impl Lease {
     /// A lease that is given back when `guard` is dropped.
     pub fn new(guard: impl Any + Send) -> Self {
-        Self {
-            _guard: Some(Box::new(guard)),
-        }
+        Self { _guard: Some(Box::new(guard)) }
     }
 
     /// A lease that excludes nobody.

@@ -119,9 +119,7 @@ impl TokenSet {
 
     /// The refresh token. A secret: not for logs.
     pub fn refresh_token(&self) -> Option<&str> {
-        self.refresh_token
-            .as_ref()
-            .map(|token| token.expose_secret())
+        self.refresh_token.as_ref().map(|token| token.expose_secret())
     }
 
     /// The token type, as the server wrote it.
@@ -158,9 +156,8 @@ impl TokenSet {
     pub(crate) fn anchored_at(mut self, start: Moment) -> Self {
         let end = |lifetime: Duration| start.after(lifetime).wall;
         self.expires_at = self.expires_at.or_else(|| self.lifetime.map(end));
-        self.refresh_expires_at = self
-            .refresh_expires_at
-            .or_else(|| self.refresh_expires_in.map(end));
+        self.refresh_expires_at =
+            self.refresh_expires_at.or_else(|| self.refresh_expires_in.map(end));
         self.refresh_expires_in = None;
         self
     }
@@ -193,10 +190,7 @@ impl fmt::Debug for TokenSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenSet")
             .field("access_token", &"[hidden]")
-            .field(
-                "refresh_token",
-                &self.refresh_token.as_ref().map(|_| "[hidden]"),
-            )
+            .field("refresh_token", &self.refresh_token.as_ref().map(|_| "[hidden]"))
             .field("token_type", &self.token_type)
             .field("scope", &self.scope)
             .field("expires_in", &self.lifetime)
@@ -233,9 +227,7 @@ mod tests {
     fn k_63_debug_hides_both_tokens_and_the_members_values() {
         let mut members = Map::new();
         members.insert("id_token".into(), "CANARY-3".into());
-        let tokens = TokenSet::new("CANARY-1")
-            .with_refresh_token("CANARY-2")
-            .with_members(members);
+        let tokens = TokenSet::new("CANARY-1").with_refresh_token("CANARY-2").with_members(members);
         let printed = format!("{tokens:?}");
         assert!(!printed.contains("CANARY"), "{printed}");
         assert!(printed.contains("id_token"));
@@ -244,21 +236,12 @@ mod tests {
     #[test]
     fn k_32_a_new_refresh_token_replaces_the_old_and_none_keeps_it() {
         let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        let before = TokenSet::new("a")
-            .with_refresh_token("old")
-            .with_refresh_expires_at(end);
-        let rotated = TokenSet::new("b")
-            .with_refresh_token("new")
-            .inherit(&before);
-        assert_eq!(
-            (rotated.refresh_token(), rotated.refresh_expires_at()),
-            (Some("new"), None)
-        );
+        let before = TokenSet::new("a").with_refresh_token("old").with_refresh_expires_at(end);
+        let rotated = TokenSet::new("b").with_refresh_token("new").inherit(&before);
+        assert_eq!((rotated.refresh_token(), rotated.refresh_expires_at()), (Some("new"), None));
         // Okta and LinkedIn repeat the refresh token and say nothing new about its end.
         for (case, again) in [("none", ""), ("the same again", "old")] {
-            let kept = TokenSet::new("b")
-                .with_refresh_token(again)
-                .inherit(&before);
+            let kept = TokenSet::new("b").with_refresh_token(again).inherit(&before);
             assert_eq!(
                 (kept.refresh_token(), kept.refresh_expires_at()),
                 (Some("old"), Some(end)),
@@ -270,21 +253,14 @@ mod tests {
     #[test]
     fn k_10_a_lifetime_becomes_an_end_once_and_absurd_lifetimes_saturate() {
         let start = crate::clock::Clock::System.now();
-        let tokens = TokenSet::new("a")
-            .with_expires_in(Duration::from_secs(60))
-            .anchored_at(start);
-        assert_eq!(
-            tokens.expires_at(),
-            Some(start.wall + Duration::from_secs(60))
-        );
+        let tokens = TokenSet::new("a").with_expires_in(Duration::from_secs(60)).anchored_at(start);
+        assert_eq!(tokens.expires_at(), Some(start.wall + Duration::from_secs(60)));
         let later = start.after(Duration::from_secs(3600));
         assert_eq!(
             tokens.anchored_at(later).expires_at(),
             Some(start.wall + Duration::from_secs(60))
         );
-        let far = TokenSet::new("a")
-            .with_expires_in(Duration::MAX)
-            .anchored_at(start);
+        let far = TokenSet::new("a").with_expires_in(Duration::MAX).anchored_at(start);
         assert_eq!(far.expires_at(), Some(start.wall + FAR));
     }
 }

@@ -64,17 +64,12 @@ fn k_81_an_idle_session_has_no_task_and_no_timer() {
         // The refresh and its connection end behind the caller who waited for it.
         assert!(until(|| alive_tasks() == 0).await, "after a refresh");
 
-        session
-            .set_tokens(TokenSet::new("a2").with_refresh_token("r2"))
-            .await
-            .unwrap();
+        session.set_tokens(TokenSet::new("a2").with_refresh_token("r2")).await.unwrap();
         assert!(until(|| alive_tasks() == 0).await, "after a login");
         drop(session);
     });
     // A runtime without timers would have panicked if an idle session had started one.
-    let without_timers = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let without_timers = tokio::runtime::Builder::new_current_thread().build().unwrap();
     without_timers.block_on(async {
         let session = chain::session(|builder| builder);
         let client = chain::through(session.clone());
@@ -125,15 +120,10 @@ impl Issuer {
             .unwrap();
         let answer = r#"{"access_token": "a1", "refresh_token": "r1", "expires_in": 3600}"#;
         let router = Router::new().route("/token", post(move || async move { answer }));
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
-            .unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         runtime.spawn(async move { axum::serve(listener, router).await });
-        Self {
-            address,
-            _runtime: runtime,
-        }
+        Self { address, _runtime: runtime }
     }
 
     fn endpoint(&self) -> TokenEndpoint {
@@ -143,8 +133,5 @@ impl Issuer {
 }
 
 fn current_thread() -> Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }

@@ -26,17 +26,12 @@ pub(crate) fn request() -> Request {
 
 /// (a) Nothing between the client and the answer.
 pub(crate) fn bare() -> ClientWithMiddleware {
-    ClientBuilder::new(reqwest::Client::new())
-        .with(Answering)
-        .build()
+    ClientBuilder::new(reqwest::Client::new()).with(Answering).build()
 }
 
 /// `middleware` between the client and the answer.
 pub(crate) fn through(middleware: impl Middleware) -> ClientWithMiddleware {
-    ClientBuilder::new(reqwest::Client::new())
-        .with(middleware)
-        .with(Answering)
-        .build()
+    ClientBuilder::new(reqwest::Client::new()).with(middleware).with(Answering).build()
 }
 
 /// (b) Puts a header in that was made beforehand.
@@ -74,10 +69,7 @@ pub(crate) struct Floor {
 impl Floor {
     pub(crate) fn new() -> Self {
         let hour = Duration::from_secs(3600);
-        Self {
-            header: header(),
-            end: (SystemTime::now() + hour, Instant::now() + hour),
-        }
+        Self { header: header(), end: (SystemTime::now() + hour, Instant::now() + hour) }
     }
 }
 
@@ -108,9 +100,7 @@ pub(crate) struct ByHand {
 impl ByHand {
     pub(crate) fn new() -> Self {
         let end = Instant::now() + Duration::from_secs(3600);
-        Self {
-            token: tokio::sync::Mutex::new((TOKEN.to_owned(), end)),
-        }
+        Self { token: tokio::sync::Mutex::new((TOKEN.to_owned(), end)) }
     }
 }
 
@@ -141,9 +131,7 @@ pub(crate) fn session(settings: impl FnOnce(SessionBuilder) -> SessionBuilder) -
     let tokens = TokenSet::new(TOKEN)
         .with_refresh_token("refresh")
         .with_expires_in(Duration::from_secs(3600));
-    settings(Session::builder(Never).tokens(tokens).allow_origin(ORIGIN))
-        .build()
-        .unwrap()
+    settings(Session::builder(Never).tokens(tokens).allow_origin(ORIGIN)).build().unwrap()
 }
 
 /// A token endpoint that is never asked.

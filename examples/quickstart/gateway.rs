@@ -109,11 +109,7 @@ impl Gateway {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let server = tokio::spawn(async move { axum::serve(listener, router).await });
-        Ok(Self {
-            address,
-            shared,
-            server: server.abort_handle(),
-        })
+        Ok(Self { address, shared, server: server.abort_handle() })
     }
 
     /// Scheme, host and port, such as `http://127.0.0.1:40123`.

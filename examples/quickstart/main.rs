@@ -75,10 +75,7 @@ async fn embedded() -> Result<bool> {
     })
     .await?;
     let timeline = Timeline::start();
-    println!(
-        "A gateway that behaves like digiRunner listens on {}\n",
-        gateway.url()
-    );
+    println!("A gateway that behaves like digiRunner listens on {}\n", gateway.url());
 
     let login = Login::new(gateway.url(), &Config::default())?;
     let first_tokens = login.log_in().await?;
@@ -91,9 +88,8 @@ async fn embedded() -> Result<bool> {
         .on_login_required(move |_why| login.clone().log_in_again())
         .jitter(0.0) // one process alone: nobody to spread over
         .build()?;
-    let client = reqwest_middleware::ClientBuilder::new(direct().build()?)
-        .with(session.clone())
-        .build();
+    let client =
+        reqwest_middleware::ClientBuilder::new(direct().build()?).with(session.clone()).build();
     // ---- From here on: `client.get(url).send().await?`, and never a thought about tokens. -----
 
     let seen = watch(session.events(), timeline.clone());
@@ -122,7 +118,5 @@ async fn embedded() -> Result<bool> {
 
 /// A way to loopback that no proxy in the environment disturbs, and on which nothing can hang.
 fn direct() -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
-        .no_proxy()
-        .timeout(Duration::from_secs(10))
+    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10))
 }

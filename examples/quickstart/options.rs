@@ -51,11 +51,7 @@ impl Options {
                 // Not repeated here: it may be a token in the wrong place.
                 _ => bail!("an option that does not exist; --help lists those that do"),
             };
-            *place = Some(
-                arguments
-                    .next()
-                    .with_context(|| format!("{name} needs a value"))?,
-            );
+            *place = Some(arguments.next().with_context(|| format!("{name} needs a value"))?);
         }
         if is_empty {
             return Ok(Choice::Embedded);

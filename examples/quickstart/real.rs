@@ -23,9 +23,8 @@ pub(crate) async fn run(options: &Options) -> Result<bool> {
     let tokens = TokenSet::new(&*options.access).with_refresh_token(&*options.refresh);
     let session = Session::builder(endpoint).tokens(tokens).build()?;
     let http = reqwest::Client::builder().timeout(Duration::from_secs(20));
-    let client = reqwest_middleware::ClientBuilder::new(http.build()?)
-        .with(session.clone())
-        .build();
+    let client =
+        reqwest_middleware::ClientBuilder::new(http.build()?).with(session.clone()).build();
     let seen = watch(session.events(), timeline.clone());
     let url = format!("{}{}", options.url.trim_end_matches('/'), options.path);
 

@@ -32,12 +32,7 @@ impl Reckoning {
     }
 
     fn row(&mut self, what: &'static str, expected: String, found: usize, agrees: bool) {
-        self.rows.push(Row {
-            what,
-            expected,
-            found,
-            agrees,
-        });
+        self.rows.push(Row { what, expected, found, agrees });
     }
 
     /// Notes something else that broke.
@@ -55,17 +50,9 @@ impl Reckoning {
     ) {
         let refreshes = gateway.refreshes();
         self.equal("requests that failed", 0, outcome.failed);
-        self.equal(
-            "requests answered here, served there",
-            outcome.answered,
-            gateway.served,
-        );
+        self.equal("requests answered here, served there", outcome.answered, gateway.served);
         self.equal("logins: the first, and one by the hook", 2, gateway.logins);
-        self.equal(
-            "times the session asked for a login",
-            1,
-            seen.login_required,
-        );
+        self.equal("times the session asked for a login", 1, seen.login_required);
         self.at_least("refreshes", 6, refreshes);
         self.equal(
             "new tokens seen here, refreshes and the hook's login there",
@@ -80,11 +67,7 @@ impl Reckoning {
         self.equal(
             "access tokens that were never refreshed: the last of each session",
             2,
-            gateway
-                .lives
-                .iter()
-                .filter(|refreshes| **refreshes == 0)
-                .count(),
+            gateway.lives.iter().filter(|refreshes| **refreshes == 0).count(),
         );
         self.equal(
             "access tokens revoked by the administrator",
@@ -96,31 +79,15 @@ impl Reckoning {
             refreshes.saturating_sub(1),
             gateway.revoked_by_refresh,
         );
-        self.equal(
-            "tokens revoked by logging out",
-            2,
-            gateway.revoked_by_client,
-        );
-        self.equal(
-            "API calls with a token that was over",
-            0,
-            gateway.rejected_as_expired,
-        );
+        self.equal("tokens revoked by logging out", 2, gateway.revoked_by_client);
+        self.equal("API calls with a token that was over", 0, gateway.rejected_as_expired);
         self.at_least(
             "API calls with a revoked token, all sent again",
             1,
             gateway.rejected_as_revoked,
         );
-        self.equal(
-            "API calls without a token of the gateway's",
-            0,
-            gateway.rejected_otherwise,
-        );
-        self.at_least(
-            "refreshes that failed in the outage",
-            1,
-            seen.refresh_failed,
-        );
+        self.equal("API calls without a token of the gateway's", 0, gateway.rejected_otherwise);
+        self.at_least("refreshes that failed in the outage", 1, seen.refresh_failed);
         self.equal(
             "token requests refused: the dead refresh token",
             1,
@@ -140,10 +107,7 @@ impl Reckoning {
         println!("\n{:width$}  expected  found", "");
         for row in &self.rows {
             let mark = if row.agrees { "" } else { "  <-- broken" };
-            println!(
-                "{:width$}  {:>8}  {:>5}{mark}",
-                row.what, row.expected, row.found
-            );
+            println!("{:width$}  {:>8}  {:>5}{mark}", row.what, row.expected, row.found);
         }
         let broken: Vec<_> = self.rows.iter().filter(|row| !row.agrees).collect();
         if broken.is_empty() && self.remarks.is_empty() {
@@ -152,10 +116,7 @@ impl Reckoning {
         }
         eprintln!("\nIt broke:");
         for row in broken {
-            eprintln!(
-                "- {}: expected {}, found {}",
-                row.what, row.expected, row.found
-            );
+            eprintln!("- {}: expected {}, found {}", row.what, row.expected, row.found);
         }
         for remark in &self.remarks {
             eprintln!("- {remark}");

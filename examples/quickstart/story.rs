@@ -66,9 +66,7 @@ impl Story<'_> {
         let turned_away = || self.gateway.counters().token_requests_turned_away;
         self.gateway.set_outage(true);
         let done = || turned_away() >= 3;
-        self.traffic
-            .until("three attempts to refresh", done)
-            .await?;
+        self.traffic.until("three attempts to refresh", done).await?;
         let start = Instant::now();
         self.traffic.wave(BURST).await;
         // Three attempts, and after them at least a second of peace.
@@ -81,9 +79,7 @@ impl Story<'_> {
         self.gateway.set_access_validity(SHORT);
         let before = self.gateway.counters().refreshes();
         let done = || self.gateway.counters().refreshes() > before;
-        self.traffic
-            .until("a refresh after the outage", done)
-            .await?;
+        self.traffic.until("a refresh after the outage", done).await?;
         self.traffic.report().await
     }
 

@@ -17,10 +17,7 @@ pub(crate) struct Timeline {
 
 impl Timeline {
     pub(crate) fn start() -> Self {
-        Self {
-            start: Instant::now(),
-            leaks: Arc::default(),
-        }
+        Self { start: Instant::now(), leaks: Arc::default() }
     }
 
     pub(crate) fn chapter(&self, text: &str) {
@@ -79,11 +76,7 @@ impl Seen {
                 self.login_required += 1;
                 format!("login required: {}", reason.explain())
             }
-            Event::Refreshed {
-                generation,
-                expires_at,
-                ..
-            } => {
+            Event::Refreshed { generation, expires_at, .. } => {
                 self.refreshed += 1;
                 let end = expires_at.map_or_else(|| "an unknown time".into(), until);
                 format!("tokens no. {generation}, good for {end}")

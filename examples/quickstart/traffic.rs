@@ -41,14 +41,7 @@ impl Traffic {
         base: String,
         timeline: Timeline,
     ) -> Self {
-        Self {
-            session,
-            client,
-            base,
-            timeline,
-            reported: 0,
-            outcome: Outcome::default(),
-        }
+        Self { session, client, base, timeline, reported: 0, outcome: Outcome::default() }
     }
 
     /// Sends so many requests at once and waits for all of them. In a burst every fourth is to a
@@ -57,11 +50,7 @@ impl Traffic {
         let mut requests = JoinSet::new();
         for number in 0..size {
             let is_slow = size >= BURST && number % 4 == 0;
-            let path = if is_slow {
-                "/slow/orders"
-            } else {
-                "/api/orders"
-            };
+            let path = if is_slow { "/slow/orders" } else { "/api/orders" };
             let request = self.client.get(format!("{}{path}", self.base));
             requests.spawn(async move {
                 let response = request.send().await?.error_for_status()?;
@@ -96,15 +85,10 @@ impl Traffic {
     pub(crate) async fn report(&mut self) -> Result<()> {
         self.session.settle().await?;
         tokio::time::sleep(PAUSE).await;
-        let Outcome {
-            answered, failed, ..
-        } = self.outcome;
+        let Outcome { answered, failed, .. } = self.outcome;
         let new = answered + failed - self.reported;
         self.reported += new;
-        let text = format!(
-            "{new} requests; of all {} so far, {failed} failed",
-            self.reported
-        );
+        let text = format!("{new} requests; of all {} so far, {failed} failed", self.reported);
         self.timeline.say(&text);
         Ok(())
     }

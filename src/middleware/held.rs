@@ -40,17 +40,8 @@ impl Held {
     pub(super) fn new(response: Response) -> Self {
         let url = response.url().clone();
         let (parts, body) = http::Response::<Body>::from(response).into_parts();
-        let body = Resumed {
-            read: BytesMut::new(),
-            last: None,
-            rest: Some(body),
-        };
-        Self {
-            parts,
-            url,
-            body,
-            taken: Duration::ZERO,
-        }
+        let body = Resumed { read: BytesMut::new(), last: None, rest: Some(body) };
+        Self { parts, url, body, taken: Duration::ZERO }
     }
 
     /// Reads a small body to its end, so that the connection can be used again, and a large or slow
@@ -76,17 +67,13 @@ impl Held {
         }
         self.read(clock).await;
         let is_whole = self.body.rest.is_none() && !matches!(self.body.last, Some(Err(_)));
-        is_whole
-            .then(|| serde_json::from_slice(&self.body.read).ok())
-            .flatten()
+        is_whole.then(|| serde_json::from_slice(&self.body.read).ok()).flatten()
     }
 
     /// The response as it came.
     pub(super) fn into_response(self) -> Response {
         // The builder's extension is the only way to give a response its URL.
-        let response = http::Response::builder()
-            .url(self.url)
-            .body(Body::wrap(self.body));
+        let response = http::Response::builder().url(self.url).body(Body::wrap(self.body));
         // unwrap safety: a builder without status and headers cannot fail.
         let (mut parts, body) = response.expect("an empty response").into_parts();
         parts.status = self.parts.status;

@@ -17,9 +17,7 @@ impl Challenge {
     /// can contain multiple comma-separated parameters": so a comma may end either.
     pub(crate) fn all(headers: &HeaderMap) -> Vec<Self> {
         let lines = headers.get_all(WWW_AUTHENTICATE).iter();
-        lines
-            .flat_map(|line| Parser::new(line.as_bytes()).challenges())
-            .collect()
+        lines.flat_map(|line| Parser::new(line.as_bytes()).challenges()).collect()
     }
 
     /// Schemes are "case-insensitive" (RFC 9110 §11.1).
@@ -88,10 +86,7 @@ impl<'a> Parser<'a> {
                     challenge.parameters.push((word, self.value()));
                 }
                 _ => {
-                    challenges.push(Challenge {
-                        scheme: word,
-                        parameters: Vec::new(),
-                    });
+                    challenges.push(Challenge { scheme: word, parameters: Vec::new() });
                     if spaces > 0 {
                         self.skip_token68();
                     }
@@ -173,15 +168,10 @@ mod tests {
     }
 
     fn printed(lines: &[&str]) -> String {
-        let challenges = Challenge::all(&headers(lines))
-            .into_iter()
-            .map(|challenge| {
-                let parameters = challenge
-                    .parameters
-                    .iter()
-                    .map(|(n, v)| format!(" {n}={v}"));
-                challenge.scheme.clone() + &parameters.collect::<String>()
-            });
+        let challenges = Challenge::all(&headers(lines)).into_iter().map(|challenge| {
+            let parameters = challenge.parameters.iter().map(|(n, v)| format!(" {n}={v}"));
+            challenge.scheme.clone() + &parameters.collect::<String>()
+        });
         challenges.collect::<Vec<_>>().join(" | ")
     }
 
@@ -207,56 +197,20 @@ mod tests {
                 &["Basic realm=x", "bearer error=y"],
                 "Basic realm=x | bearer error=y",
             ),
-            (
-                "token68",
-                &["Negotiate abc==, Bearer error=x"],
-                "Negotiate | Bearer error=x",
-            ),
-            (
-                "token68 without padding",
-                &["NTLM abc/d, Bearer"],
-                "NTLM | Bearer",
-            ),
-            (
-                "schemes without parameters",
-                &["Negotiate, Bearer"],
-                "Negotiate | Bearer",
-            ),
+            ("token68", &["Negotiate abc==, Bearer error=x"], "Negotiate | Bearer error=x"),
+            ("token68 without padding", &["NTLM abc/d, Bearer"], "NTLM | Bearer"),
+            ("schemes without parameters", &["Negotiate, Bearer"], "Negotiate | Bearer"),
             (
                 "comma inside quotes",
                 &[r#"Bearer realm="a, Basic b=c", error=e"#],
                 "Bearer realm=a, Basic b=c error=e",
             ),
-            (
-                "leading separators",
-                &[" ,, Bearer realm=x"],
-                "Bearer realm=x",
-            ),
-            (
-                "spaces around =",
-                &["Bearer realm = x , error= \"y\""],
-                "Bearer realm=x error=y",
-            ),
-            (
-                "missing comma",
-                &[r#"Bearer realm="x" error="y""#],
-                "Bearer realm=x error=y",
-            ),
-            (
-                "missing closing quote",
-                &[r#"Bearer realm="x, error=y"#],
-                "Bearer realm=x, error=y",
-            ),
-            (
-                "a backslash at the end",
-                &[r#"Bearer realm="x\"#],
-                "Bearer realm=x",
-            ),
-            (
-                "repeated keys",
-                &["Bearer error=a, error=b"],
-                "Bearer error=a error=b",
-            ),
+            ("leading separators", &[" ,, Bearer realm=x"], "Bearer realm=x"),
+            ("spaces around =", &["Bearer realm = x , error= \"y\""], "Bearer realm=x error=y"),
+            ("missing comma", &[r#"Bearer realm="x" error="y""#], "Bearer realm=x error=y"),
+            ("missing closing quote", &[r#"Bearer realm="x, error=y"#], "Bearer realm=x, error=y"),
+            ("a backslash at the end", &[r#"Bearer realm="x\"#], "Bearer realm=x"),
+            ("repeated keys", &["Bearer error=a, error=b"], "Bearer error=a error=b"),
             (
                 "an empty value is a token68 by the grammar",
                 &["Bearer error=, realm=x"],
@@ -276,51 +230,19 @@ mod tests {
             ("no error", &["Bearer realm=x"], true),
             ("empty error", &["Bearer error=\"\""], true),
             ("invalid_token", &["Bearer error=invalid_token"], true),
-            (
-                "scheme and name without case",
-                &["bEARER ERROR=insufficient_scope"],
-                false,
-            ),
-            (
-                "insufficient_scope",
-                &["Bearer error=\"insufficient_scope\""],
-                false,
-            ),
+            ("scheme and name without case", &["bEARER ERROR=insufficient_scope"], false),
+            ("insufficient_scope", &["Bearer error=\"insufficient_scope\""], false),
             (
                 "RFC 9470",
                 &["Bearer error=\"insufficient_user_authentication\", max_age=\"5\""],
                 false,
             ),
-            (
-                "Entra CAE (Q-93)",
-                &["Bearer error=\"insufficient_claims\", claims=\"e30\""],
-                false,
-            ),
-            (
-                "another scheme only",
-                &["Basic realm=x, error=insufficient_scope"],
-                true,
-            ),
-            (
-                "Bearer second",
-                &["Basic realm=x, Bearer error=insufficient_scope"],
-                false,
-            ),
-            (
-                "second line",
-                &["Basic realm=x", "Bearer error=insufficient_scope"],
-                false,
-            ),
-            (
-                "two, one about the token",
-                &["Bearer error=other, Bearer error=invalid_token"],
-                true,
-            ),
-            (
-                "first of a repeated key",
-                &["Bearer error=invalid_token, error=other"],
-                true,
-            ),
+            ("Entra CAE (Q-93)", &["Bearer error=\"insufficient_claims\", claims=\"e30\""], false),
+            ("another scheme only", &["Basic realm=x, error=insufficient_scope"], true),
+            ("Bearer second", &["Basic realm=x, Bearer error=insufficient_scope"], false),
+            ("second line", &["Basic realm=x", "Bearer error=insufficient_scope"], false),
+            ("two, one about the token", &["Bearer error=other, Bearer error=invalid_token"], true),
+            ("first of a repeated key", &["Bearer error=invalid_token, error=other"], true),
         ] {
             assert_eq!(is_about_the_token(&headers(lines)), expected, "{case}");
         }

@@ -60,19 +60,11 @@ impl ClientAuth {
     /// digiRunner's Basic: the password is Base64-encoded once more before it goes into the
     /// header; a public client has none.
     pub fn digirunner(id: impl Into<String>, password: Option<impl Into<String>>) -> Self {
-        Self::with(
-            Method::DigiRunner,
-            id,
-            password.map(Into::into).unwrap_or_default(),
-        )
+        Self::with(Method::DigiRunner, id, password.map(Into::into).unwrap_or_default())
     }
 
     fn with(method: Method, id: impl Into<String>, secret: impl Into<String>) -> Self {
-        Self {
-            method,
-            id: id.into(),
-            secret: secret.into().into(),
-        }
+        Self { method, id: id.into(), secret: secret.into().into() }
     }
 
     /// RFC 7617 §2: a user-id with a colon cannot be told from one that ends there, and neither
@@ -93,9 +85,7 @@ impl ClientAuth {
             _ => "".chars(),
         });
         if is_raw && characters.any(char::is_control) {
-            return Err(Error::configuration(
-                "the client id or secret has control characters",
-            ));
+            return Err(Error::configuration("the client id or secret has control characters"));
         }
         Ok(())
     }
@@ -167,13 +157,8 @@ mod tests {
     use super::*;
 
     fn sent(auth: &ClientAuth) -> String {
-        let header = auth
-            .header()
-            .map(|header| header.to_str().unwrap().to_owned());
-        let form = auth
-            .form()
-            .into_iter()
-            .map(|(name, value)| format!("{name}={value}"));
+        let header = auth.header().map(|header| header.to_str().unwrap().to_owned());
+        let form = auth.form().into_iter().map(|(name, value)| format!("{name}={value}"));
         header.into_iter().chain(form).collect::<Vec<_>>().join(" ")
     }
 
@@ -203,16 +188,8 @@ mod tests {
                 "Basic YSUzQWI6JTJCJTNEKyUyNQ==",
             ),
             // "ab:+= %"
-            (
-                "Basic, raw",
-                ClientAuth::basic_raw("ab", "+= %"),
-                "Basic YWI6Kz0gJQ==",
-            ),
-            (
-                "body",
-                ClientAuth::body("ab", "s"),
-                "client_id=ab client_secret=s",
-            ),
+            ("Basic, raw", ClientAuth::basic_raw("ab", "+= %"), "Basic YWI6Kz0gJQ=="),
+            ("body", ClientAuth::body("ab", "s"), "client_id=ab client_secret=s"),
             ("none", ClientAuth::none("ab"), "client_id=ab"),
         ] {
             assert!(auth.check().is_ok(), "{case}");
@@ -223,16 +200,8 @@ mod tests {
     #[test]
     fn k_31_what_basic_cannot_carry_is_an_error_that_says_so() {
         for (case, auth, expected) in [
-            (
-                "colon, digiRunner",
-                ClientAuth::digirunner("a:b", Some("s")),
-                Err("colon"),
-            ),
-            (
-                "colon, raw",
-                ClientAuth::basic_raw("a:b", "s"),
-                Err("colon"),
-            ),
+            ("colon, digiRunner", ClientAuth::digirunner("a:b", Some("s")), Err("colon")),
+            ("colon, raw", ClientAuth::basic_raw("a:b", "s"), Err("colon")),
             ("colon, encoded", ClientAuth::basic("a:b", "s"), Ok(())),
             ("colon, body", ClientAuth::body("a:b", "s"), Ok(())),
             (
@@ -240,16 +209,8 @@ mod tests {
                 ClientAuth::digirunner("a\n", Some("s")),
                 Err("control"),
             ),
-            (
-                "control character in the secret",
-                ClientAuth::basic_raw("a", "s\n"),
-                Err("control"),
-            ),
-            (
-                "encoded twice by digiRunner",
-                ClientAuth::digirunner("a", Some("s\n")),
-                Ok(()),
-            ),
+            ("control character in the secret", ClientAuth::basic_raw("a", "s\n"), Err("control")),
+            ("encoded twice by digiRunner", ClientAuth::digirunner("a", Some("s\n")), Ok(())),
             ("no id", ClientAuth::none(""), Err("empty")),
         ] {
             match (auth.check(), expected) {
@@ -268,10 +229,7 @@ mod tests {
         let expected = vec![("client_id", "tspclient"), ("client_secret", "tsp123abcd")];
         assert_eq!(auth.for_revocation(), (None, expected));
         let public = ClientAuth::digirunner("tspclient", None::<&str>);
-        assert_eq!(
-            public.for_revocation(),
-            (None, vec![("client_id", "tspclient")])
-        );
+        assert_eq!(public.for_revocation(), (None, vec![("client_id", "tspclient")]));
     }
 
     #[test]

@@ -64,23 +64,10 @@ impl Credential {
             let left = end.duration_since(start.wall).unwrap_or_default();
             let lifetime = tokens.expires_in().unwrap_or(left);
             // More than its lifetime nothing has left: then the wall clock was set back (K-12).
-            let end = Moment {
-                wall: end,
-                ..start.after(left.min(lifetime))
-            };
-            Life {
-                stale: end.before(policy.window(lifetime)),
-                end,
-                lifetime,
-            }
+            let end = Moment { wall: end, ..start.after(left.min(lifetime)) };
+            Life { stale: end.before(policy.window(lifetime)), end, lifetime }
         });
-        Ok(Self {
-            generation,
-            tokens,
-            header,
-            received: start,
-            life,
-        })
+        Ok(Self { generation, tokens, header, received: start, life })
     }
 
     /// The age at `now`.
@@ -99,21 +86,17 @@ impl Credential {
     /// not to be had by refreshing.
     pub(crate) fn lasts(&self, validity: Duration, now: &Moment) -> bool {
         let Some(life) = &self.life else { return true };
-        !now.after(validity.min(life.lifetime / 2))
-            .reached(&life.end)
+        !now.after(validity.min(life.lifetime / 2)).reached(&life.end)
     }
 
     /// How long ago it was received.
     pub(crate) fn existed_for(&self, now: &Moment) -> Duration {
-        now.monotonic
-            .saturating_duration_since(self.received.monotonic)
+        now.monotonic.saturating_duration_since(self.received.monotonic)
     }
 
     /// Whether the refresh token's known end is over at `now`.
     pub(crate) fn refresh_token_is_over(&self, now: &Moment) -> bool {
-        self.tokens
-            .refresh_expires_at()
-            .is_some_and(|end| now.wall >= end)
+        self.tokens.refresh_expires_at().is_some_and(|end| now.wall >= end)
     }
 }
 
@@ -185,10 +168,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn policy() -> Policy {
-        let limit = Limit {
-            refreshes: 2,
-            within: HOUR,
-        };
+        let limit = Limit { refreshes: 2, within: HOUR };
         Policy {
             refresh_window: 60 * SECOND,
             jitter: 0.0,
@@ -252,16 +232,8 @@ mod tests {
     fn k_12_the_clock_that_gets_there_first_decides() {
         type Move = fn(&ManualClock);
         for (case, moves, expected) in [
-            (
-                "suspended beyond the end",
-                (|c| c.suspend(2 * HOUR)) as Move,
-                Age::Expired,
-            ),
-            (
-                "suspended into the window",
-                |c| c.suspend(3550 * SECOND),
-                Age::Stale,
-            ),
+            ("suspended beyond the end", (|c| c.suspend(2 * HOUR)) as Move, Age::Expired),
+            ("suspended into the window", |c| c.suspend(3550 * SECOND), Age::Stale),
             ("set back by an hour", |c| c.set_back(HOUR), Age::Fresh),
             (
                 "set back, then over on the monotonic clock",
@@ -300,10 +272,7 @@ mod tests {
     fn k_10_the_end_comes_from_expires_in_then_from_the_jwt_then_from_nowhere() {
         let clock = ManualClock::new();
         let wall = now(&clock).wall;
-        let epoch = wall
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap()
-            .as_secs();
+        let epoch = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         let exp_in = |seconds: u64| jwt(&format!(r#"{{"exp":{}}}"#, epoch + seconds));
         let in_whole = |end: SystemTime| {
             let seconds = end.duration_since(wall).unwrap_or_default().as_secs_f64();
@@ -319,30 +288,18 @@ mod tests {
             ),
             (
                 "a known end beats both",
-                TokenSet::new(exp_in(100))
-                    .with_expires_in(HOUR)
-                    .with_expires_at(wall + 7 * SECOND),
+                TokenSet::new(exp_in(100)).with_expires_in(HOUR).with_expires_at(wall + 7 * SECOND),
                 Provenance::Kept,
                 Some(7),
             ),
-            (
-                "exp alone",
-                TokenSet::new(exp_in(101)),
-                Provenance::Issued,
-                Some(101),
-            ),
+            ("exp alone", TokenSet::new(exp_in(101)), Provenance::Issued, Some(101)),
             (
                 "exp and iat, by another clock",
                 TokenSet::new(skewed.clone()),
                 Provenance::Issued,
                 Some(600),
             ),
-            (
-                "exp and iat, of unknown age",
-                TokenSet::new(skewed),
-                Provenance::Kept,
-                Some(0),
-            ),
+            ("exp and iat, of unknown age", TokenSet::new(skewed), Provenance::Kept, Some(0)),
             ("opaque", TokenSet::new("opaque"), Provenance::Issued, None),
             (
                 "exp in milliseconds",
@@ -355,12 +312,7 @@ mod tests {
             let end = credential.tokens.expires_at().map(in_whole);
             assert_eq!(end, expected, "{case}");
         }
-        let blind = learn_ends(
-            TokenSet::new(exp_in(9)),
-            Provenance::Issued,
-            now(&clock),
-            false,
-        );
+        let blind = learn_ends(TokenSet::new(exp_in(9)), Provenance::Issued, now(&clock), false);
         assert_eq!(blind.expires_at(), None, "reading can be switched off");
     }
 

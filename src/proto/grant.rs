@@ -30,8 +30,7 @@ pub(crate) fn refresh_form<'a>(
     others: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> String {
     let mut form = Serializer::new(String::new());
-    form.append_pair("grant_type", "refresh_token")
-        .append_pair("refresh_token", refresh_token);
+    form.append_pair("grant_type", "refresh_token").append_pair("refresh_token", refresh_token);
     if let Some(scope) = scope {
         form.append_pair("scope", scope);
     }
@@ -45,8 +44,7 @@ pub(crate) fn revocation_form<'a>(
     others: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> String {
     let mut form = Serializer::new(String::new());
-    form.append_pair("token", token)
-        .append_pair("token_type_hint", hint);
+    form.append_pair("token", token).append_pair("token_type_hint", hint);
     form.extend_pairs(others).finish()
 }
 
@@ -119,9 +117,8 @@ impl Answer<'_> {
             .into_iter()
             .flatten()
             .find_map(|value| name(value).or_else(|| clean(value)));
-        let description = member("error_description")
-            .or_else(|| member("message"))
-            .or_else(|| inner("message"));
+        let description =
+            member("error_description").or_else(|| member("message")).or_else(|| inner("message"));
         let mut server = ServerError::new(self.status, code);
         if let Some(description) = description {
             server = server.with_description(description);
@@ -153,16 +150,11 @@ impl Answer<'_> {
             }
         };
         let Some(access_token) = access_token else {
-            return Err(unusable(
-                RefreshFailure::Unusable,
-                "the answer has no access token",
-            ));
+            return Err(unusable(RefreshFailure::Unusable, "the answer has no access token"));
         };
         // RFC 6749 §7.1: "The client MUST NOT use an access token if it does not understand the
         // token type."
-        let is_bearer = token_type
-            .as_ref()
-            .is_none_or(|name| name.eq_ignore_ascii_case("bearer"));
+        let is_bearer = token_type.as_ref().is_none_or(|name| name.eq_ignore_ascii_case("bearer"));
         if !is_bearer && !any_type {
             let message = "the token type is not Bearer; if the server means Bearer by it, \
                            call TokenEndpoint::with_any_token_type";
@@ -171,13 +163,10 @@ impl Answer<'_> {
 
         let lifetime = seconds(members.remove("expires_in").as_ref());
         let scope = members.remove("scope").and_then(scope);
-        let refresh_lifetime = [
-            "refresh_expires_in",
-            "refresh_token_expires_in",
-            "x_refresh_token_expires_in",
-        ]
-        .iter()
-        .find_map(|name| seconds(members.get(*name)));
+        let refresh_lifetime =
+            ["refresh_expires_in", "refresh_token_expires_in", "x_refresh_token_expires_in"]
+                .iter()
+                .find_map(|name| seconds(members.get(*name)));
         let mut tokens = TokenSet::new(access_token)
             .with_refresh_token(refresh_token.unwrap_or_default())
             .with_expires_in(lifetime.unwrap_or_default())
@@ -209,13 +198,9 @@ fn seconds(value: Option<&Value>) -> Option<Duration> {
 fn scope(value: Value) -> Option<String> {
     match value {
         Value::String(scope) => Some(scope),
-        Value::Array(items) => Some(
-            items
-                .iter()
-                .filter_map(Value::as_str)
-                .collect::<Vec<_>>()
-                .join(" "),
-        ),
+        Value::Array(items) => {
+            Some(items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "))
+        }
         _ => None,
     }
 }

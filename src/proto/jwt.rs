@@ -23,10 +23,7 @@ pub(crate) fn life(token: &str) -> Option<Life> {
     let iat = claims.get("iat").and_then(numeric_date);
     let whole = iat.and_then(|iat| exp.checked_sub(iat));
     let whole = whole.filter(|whole| !whole.is_zero());
-    Some(Life {
-        end: SystemTime::UNIX_EPOCH + exp,
-        whole,
-    })
+    Some(Life { end: SystemTime::UNIX_EPOCH + exp, whole })
 }
 
 /// RFC 7519 §2: "A JSON numeric value representing the number of seconds from
@@ -35,9 +32,7 @@ pub(crate) fn life(token: &str) -> Option<Life> {
 /// nothing.
 fn numeric_date(value: &Value) -> Option<Duration> {
     const YEAR_2500: f64 = 16_725_225_600.0;
-    let seconds = value
-        .as_f64()
-        .filter(|seconds| (0.0..YEAR_2500).contains(seconds))?;
+    let seconds = value.as_f64().filter(|seconds| (0.0..YEAR_2500).contains(seconds))?;
     Duration::try_from_secs_f64(seconds).ok()
 }
 
@@ -49,41 +44,17 @@ mod tests {
     use super::*;
 
     fn jwt(header: &str, claims: &str) -> String {
-        format!(
-            "{}.{}.c2ln",
-            URL_SAFE_NO_PAD.encode(header),
-            URL_SAFE_NO_PAD.encode(claims)
-        )
+        format!("{}.{}.c2ln", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
     }
 
     #[test]
     fn k_10_the_end_is_read_where_it_is_plausible_and_unknown_otherwise() {
         for (case, claims, expected) in [
-            (
-                "exp",
-                r#"{"exp":1684742522}"#,
-                Some((1_684_742_522.0, None)),
-            ),
-            (
-                "exp and iat",
-                r#"{"exp":1000060,"iat":1000000}"#,
-                Some((1_000_060.0, Some(60.0))),
-            ),
-            (
-                "fraction",
-                r#"{"exp":1000000.5}"#,
-                Some((1_000_000.5, None)),
-            ),
-            (
-                "iat after exp",
-                r#"{"exp":1000000,"iat":2000000}"#,
-                Some((1_000_000.0, None)),
-            ),
-            (
-                "iat of another type",
-                r#"{"exp":1000000,"iat":"x"}"#,
-                Some((1_000_000.0, None)),
-            ),
+            ("exp", r#"{"exp":1684742522}"#, Some((1_684_742_522.0, None))),
+            ("exp and iat", r#"{"exp":1000060,"iat":1000000}"#, Some((1_000_060.0, Some(60.0)))),
+            ("fraction", r#"{"exp":1000000.5}"#, Some((1_000_000.5, None))),
+            ("iat after exp", r#"{"exp":1000000,"iat":2000000}"#, Some((1_000_000.0, None))),
+            ("iat of another type", r#"{"exp":1000000,"iat":"x"}"#, Some((1_000_000.0, None))),
             ("milliseconds", r#"{"exp":1684742522981}"#, None),
             ("negative", r#"{"exp":-1}"#, None),
             ("10^30", r#"{"exp":1e30}"#, None),
@@ -94,10 +65,7 @@ mod tests {
         ] {
             let life = life(&jwt(r#"{"alg":"RS256"}"#, claims)).map(|life| {
                 let end = life.end.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-                (
-                    end.as_secs_f64(),
-                    life.whole.map(|whole| whole.as_secs_f64()),
-                )
+                (end.as_secs_f64(), life.whole.map(|whole| whole.as_secs_f64()))
             });
             assert_eq!(life, expected, "{case}");
         }

@@ -35,17 +35,12 @@ impl Reach {
         any_origin: bool,
         insecure_http: bool,
     ) -> Result<Self, Error> {
-        if let Some(url) = endpoints
-            .iter()
-            .find(|url| !insecure_http && !is_confidential(url))
-        {
+        if let Some(url) = endpoints.iter().find(|url| !insecure_http && !is_confidential(url)) {
             return Err(insecure(url));
         }
         let mut allowed = Vec::new();
         for text in origins {
-            let url = Url::parse(text)
-                .ok()
-                .filter(|url| matches!(url.scheme(), "https" | "http"));
+            let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "https" | "http"));
             let origin = url.as_ref().and_then(Origin::of).ok_or_else(|| {
                 Error::configuration(format!(
                     "`{text}` is not an origin such as https://api.example.com"
@@ -61,11 +56,7 @@ impl Reach {
                 "nobody knows where the token may go: call allow_origin with the API's origin";
             return Err(Error::configuration(message));
         }
-        Ok(Self {
-            endpoints,
-            origins: (!any_origin).then_some(allowed),
-            insecure_http,
-        })
+        Ok(Self { endpoints, origins: (!any_origin).then_some(allowed), insecure_http })
     }
 
     /// What to do about a request to `url`.
@@ -166,11 +157,7 @@ mod tests {
     fn k_03_an_origin_is_scheme_host_and_port() {
         let origin = Origin::of(&url("https://api.test/token")).unwrap();
         for (case, other, expected) in [
-            (
-                "path and query do not count",
-                "https://api.test/a?b=c",
-                true,
-            ),
+            ("path and query do not count", "https://api.test/a?b=c", true),
             ("default port", "https://api.test:443/", true),
             ("case of the host", "https://API.test/", true),
             ("another port", "https://api.test:8443/", false),
@@ -181,11 +168,7 @@ mod tests {
             ("a dot at the end", "https://api.test./", false),
         ] {
             assert_eq!(origin.contains(&url(other)), expected, "{case}");
-            assert_eq!(
-                is_same(&url("https://api.test/"), &url(other)),
-                expected,
-                "{case}"
-            );
+            assert_eq!(is_same(&url("https://api.test/"), &url(other)), expected, "{case}");
             assert_eq!(
                 fingerprint(&url("https://api.test/")) == fingerprint(&url(other)),
                 expected,
@@ -204,11 +187,7 @@ mod tests {
             ("IPv6 loopback", "http://[::1]/", true),
             ("localhost", "http://localhost:80/", true),
             ("below localhost", "http://a.localhost/", true),
-            (
-                "a name that only begins so",
-                "http://127.0.0.1.evil.test/",
-                false,
-            ),
+            ("a name that only begins so", "http://127.0.0.1.evil.test/", false),
             ("a name that only ends so", "http://notlocalhost/", false),
             ("private network", "http://192.168.0.1/", false),
         ] {

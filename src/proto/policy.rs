@@ -48,9 +48,7 @@ impl Policy {
             .with_jitter()
             .with_jitter_seed(self.seed())
             .build();
-        let own = backoff
-            .nth(failures.saturating_sub(1).min(16))
-            .unwrap_or(LONGEST);
+        let own = backoff.nth(failures.saturating_sub(1).min(16)).unwrap_or(LONGEST);
         own.max(error.retry_after.unwrap_or_default()).min(LONGEST)
     }
 
@@ -63,11 +61,7 @@ impl Policy {
             .with_jitter()
             .with_jitter_seed(self.seed())
             .build();
-        Attempts {
-            made: 0,
-            lost: false,
-            backoff,
-        }
+        Attempts { made: 0, lost: false, backoff }
     }
 
     fn seed(&self) -> u64 {
@@ -128,10 +122,7 @@ pub(crate) struct Budget {
 impl Budget {
     /// How long there is nothing left to spend; `None` if there is something now.
     pub(crate) fn exhausted_for(&self, limit: Limit, now: Moment) -> Option<Duration> {
-        let live = self
-            .spent
-            .iter()
-            .filter(|spent| !now.reached(&spent.after(limit.within)));
+        let live = self.spent.iter().filter(|spent| !now.reached(&spent.after(limit.within)));
         let live: Vec<_> = live.collect();
         let first_that_matters = live.len().checked_sub(limit.refreshes)?;
         Some(match live.get(first_that_matters) {
@@ -142,8 +133,7 @@ impl Budget {
 
     /// Notes a refresh.
     pub(crate) fn spend(&mut self, limit: Limit, now: Moment) {
-        self.spent
-            .retain(|spent| !now.reached(&spent.after(limit.within)));
+        self.spent.retain(|spent| !now.reached(&spent.after(limit.within)));
         self.spent.push_back(now);
     }
 }
@@ -158,10 +148,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     pub(crate) fn policy() -> Policy {
-        let limit = Limit {
-            refreshes: 2,
-            within: 30 * SECOND,
-        };
+        let limit = Limit { refreshes: 2, within: 30 * SECOND };
         Policy {
             refresh_window: 60 * SECOND,
             jitter: 0.0,
@@ -181,23 +168,11 @@ mod tests {
         use AfterFailure::GiveUp;
         use RefreshFailure::{Busy, Configuration, Lost, NotSent, Terminal, Unusable};
         for (case, failures, retried) in [
-            (
-                "no connection",
-                &[NotSent, NotSent, NotSent][..],
-                &[true, true, false][..],
-            ),
+            ("no connection", &[NotSent, NotSent, NotSent][..], &[true, true, false][..]),
             ("busy", &[Busy, Busy, Busy], &[true, true, false]),
             ("lost", &[Lost, Lost], &[true, false]),
-            (
-                "lost, then no connection",
-                &[Lost, NotSent, Lost],
-                &[true, true, false],
-            ),
-            (
-                "no connection, then lost",
-                &[NotSent, Lost, Lost],
-                &[true, true, false],
-            ),
+            ("lost, then no connection", &[Lost, NotSent, Lost], &[true, true, false]),
+            ("no connection, then lost", &[NotSent, Lost, Lost], &[true, true, false]),
             ("nonsense", &[Unusable], &[false]),
             ("configuration", &[Configuration], &[false]),
             ("terminal", &[Terminal], &[false]),
@@ -213,13 +188,9 @@ mod tests {
     #[test]
     fn k_35_retry_after_is_obeyed_within_a_refresh_and_ends_it_when_there_is_no_time() {
         let busy = |wait| RefreshError::new(RefreshFailure::Busy, "").with_retry_after(wait);
-        let verdict = policy()
-            .attempts()
-            .after_failure(&busy(7 * SECOND), 30 * SECOND);
+        let verdict = policy().attempts().after_failure(&busy(7 * SECOND), 30 * SECOND);
         assert_eq!(verdict, AfterFailure::TryAgainIn(7 * SECOND));
-        let verdict = policy()
-            .attempts()
-            .after_failure(&busy(31 * SECOND), 30 * SECOND);
+        let verdict = policy().attempts().after_failure(&busy(31 * SECOND), 30 * SECOND);
         assert_eq!(verdict, AfterFailure::GiveUp);
     }
 
@@ -228,10 +199,7 @@ mod tests {
         let lost = RefreshError::new(RefreshFailure::Lost, "");
         let first = policy().cool_down(1, &lost);
         let fifth = policy().cool_down(5, &lost);
-        assert!(
-            first >= SECOND && first < fifth && fifth <= 120 * SECOND,
-            "{first:?} {fifth:?}"
-        );
+        assert!(first >= SECOND && first < fifth && fifth <= 120 * SECOND, "{first:?} {fifth:?}");
         let year =
             RefreshError::new(RefreshFailure::Busy, "").with_retry_after(SECOND * 31_536_000);
         assert_eq!(policy().cool_down(1, &year), 3600 * SECOND);
@@ -248,14 +216,7 @@ mod tests {
 
     #[test]
     fn k_13_sessions_differ_within_the_jitter_and_one_session_does_not() {
-        let at = |place| {
-            Policy {
-                jitter: 0.5,
-                place,
-                ..policy()
-            }
-            .window(3600 * SECOND)
-        };
+        let at = |place| Policy { jitter: 0.5, place, ..policy() }.window(3600 * SECOND);
         assert_eq!(at(0.0), 60 * SECOND);
         assert_eq!(at(1.0), 30 * SECOND);
         assert_eq!(at(0.25), at(0.25));

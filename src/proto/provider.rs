@@ -158,10 +158,8 @@ fn classify_rfc6749(error: &ServerError) -> RefreshFailure {
 /// Both `{"error", "error_description"}` and Spring's default error format have `error`; the latter
 /// means the client by it, and has `status` and `timestamp` too.
 fn classify_digirunner(error: &ServerError) -> RefreshFailure {
-    let is_about_the_client = error
-        .member("status")
-        .or_else(|| error.member("timestamp"))
-        .is_some();
+    let is_about_the_client =
+        error.member("status").or_else(|| error.member("timestamp")).is_some();
     match error.code() {
         Some("invalid_grant" | "invalid_token" | "Over Refresh Token Allow Times")
             if !is_about_the_client =>

@@ -27,11 +27,7 @@ pub(crate) fn text(text: &str, secrets: &[&str]) -> String {
         }
         out.push_str(if is_suspicious(&run) { HIDDEN } else { &run });
         run.clear();
-        out.push(if character.is_control() {
-            ' '
-        } else {
-            character
-        });
+        out.push(if character.is_control() { ' ' } else { character });
     }
     out.pop();
     if let Some((end, _)) = out.char_indices().nth(LONGEST) {
@@ -45,10 +41,7 @@ pub(crate) fn text(text: &str, secrets: &[&str]) -> String {
 pub(crate) fn value(value: Value, secrets: &[&str]) -> Value {
     match value {
         Value::String(string) => text(&string, secrets).into(),
-        Value::Array(items) => items
-            .into_iter()
-            .map(|item| self::value(item, secrets))
-            .collect(),
+        Value::Array(items) => items.into_iter().map(|item| self::value(item, secrets)).collect(),
         Value::Object(members) => members
             .into_iter()
             .map(|(name, member)| (text(&name, secrets), self::value(member, secrets)))
@@ -77,28 +70,12 @@ mod tests {
         let jwt = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJub2RlIjoiZXhlY3V0b3IxIn0.c2ln";
         for (case, input, expected) in [
             ("plain", "Bad credentials", "Bad credentials"),
-            (
-                "known, short",
-                "token abc is over",
-                "token [hidden] is over",
-            ),
-            (
-                "unknown, long",
-                &format!("expired: {jwt}"),
-                "expired: [hidden]",
-            ),
-            (
-                "cut by the server",
-                &format!("expired: {}...", &jwt[..24]),
-                "expired: [hidden]",
-            ),
+            ("known, short", "token abc is over", "token [hidden] is over"),
+            ("unknown, long", &format!("expired: {jwt}"), "expired: [hidden]"),
+            ("cut by the server", &format!("expired: {}...", &jwt[..24]), "expired: [hidden]"),
             ("in quotes", &format!("\"{jwt}\""), "\"[hidden]\""),
             ("log injection", "a\r\nINFO b", "a  INFO b"),
-            (
-                "names stay",
-                "unsupported_grant_type",
-                "unsupported_grant_type",
-            ),
+            ("names stay", "unsupported_grant_type", "unsupported_grant_type"),
             ("empty", "", ""),
         ] {
             assert_eq!(text(input, &["abc", ""]), expected, "{case}");
@@ -114,9 +91,6 @@ mod tests {
     #[test]
     fn k_63_nested_members_are_cleaned_too() {
         let clean = value(serde_json::json!({"abc": [{"x": "abc"}], "n": 1}), &["abc"]);
-        assert_eq!(
-            clean,
-            serde_json::json!({"[hidden]": [{"x": "[hidden]"}], "n": 1})
-        );
+        assert_eq!(clean, serde_json::json!({"[hidden]": [{"x": "[hidden]"}], "n": 1}));
     }
 }

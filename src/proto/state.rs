@@ -101,12 +101,8 @@ pub(crate) struct Need {
 
 impl Need {
     /// Any token that is not over.
-    pub(crate) const ANY: Self = Self {
-        new: false,
-        optional: false,
-        valid_for: Duration::ZERO,
-        replayable: true,
-    };
+    pub(crate) const ANY: Self =
+        Self { new: false, optional: false, valid_for: Duration::ZERO, replayable: true };
 }
 
 /// What to do before a request.
@@ -240,11 +236,7 @@ impl State {
         policy: &Policy,
         now: Moment,
     ) -> AfterRejection {
-        let replay = if replayable {
-            AfterRejection::Replay
-        } else {
-            AfterRejection::Return
-        };
+        let replay = if replayable { AfterRejection::Replay } else { AfterRejection::Return };
         let Some(current) = &self.credential else {
             return match (sent, replayable) {
                 (Some(_), true) => AfterRejection::Refresh,
@@ -258,11 +250,7 @@ impl State {
         if current.existed_for(&now) < policy.minimum_age {
             return replay;
         }
-        if self
-            .rejection_budget
-            .exhausted_for(policy.rejection_budget, now)
-            .is_some()
-        {
+        if self.rejection_budget.exhausted_for(policy.rejection_budget, now).is_some() {
             return AfterRejection::Return;
         }
         self.rejected = true;
@@ -324,12 +312,7 @@ impl State {
 
     fn can_refresh(&self, policy: &Policy, now: &Moment) -> bool {
         self.credential.as_ref().is_some_and(|credential| {
-            hindrance(
-                &credential.tokens,
-                credential.refresh_token_is_over(now),
-                policy,
-            )
-            .is_none()
+            hindrance(&credential.tokens, credential.refresh_token_is_over(now), policy).is_none()
         })
     }
 
@@ -337,9 +320,7 @@ impl State {
     fn exhausted(&self, cause: Cause, policy: &Policy, now: Moment) -> Option<Error> {
         let wait = match cause {
             Cause::FirstUse | Cause::NoToken | Cause::Revival => None,
-            Cause::Rejected => self
-                .rejection_budget
-                .exhausted_for(policy.rejection_budget, now),
+            Cause::Rejected => self.rejection_budget.exhausted_for(policy.rejection_budget, now),
             Cause::Expired | Cause::Forced | Cause::Stale => {
                 self.budget.exhausted_for(policy.budget, now)
             }
@@ -354,10 +335,7 @@ impl State {
     pub(crate) fn launch(&mut self, cause: Cause) -> Ticket {
         debug_assert!(self.flight.is_none(), "one flight at a time");
         self.flight = Some(cause);
-        Ticket {
-            generation: self.generation,
-            cause,
-        }
+        Ticket { generation: self.generation, cause }
     }
 
     /// Ends it.
@@ -429,9 +407,7 @@ impl State {
             (_, Some(credential)) => credential.tokens.clone(),
             (_, None) => return AfterLoad::Login(self.absence.clone()),
         };
-        let is_over = tokens
-            .refresh_expires_at()
-            .is_some_and(|end| now.wall >= end);
+        let is_over = tokens.refresh_expires_at().is_some_and(|end| now.wall >= end);
         if let Some(reason) = hindrance(&tokens, is_over, policy) {
             return AfterLoad::Login(reason);
         }
@@ -494,10 +470,7 @@ impl State {
     /// Notes a refresh that failed in a way that may pass: until then, everybody fails alike.
     pub(crate) fn fail(&mut self, ticket: &Ticket, cool_down: Duration, error: Error, now: Moment) {
         if self.is_current(ticket) {
-            self.standing = Standing::CoolingDown {
-                until: now.after(cool_down),
-                error,
-            };
+            self.standing = Standing::CoolingDown { until: now.after(cool_down), error };
         }
     }
 
@@ -540,10 +513,7 @@ impl State {
     pub(crate) fn die(&mut self, ticket: &Ticket, error: Error, now: Moment) -> bool {
         let is_current = self.is_current(ticket);
         if is_current {
-            self.standing = Standing::Dead {
-                error,
-                next_look: now.after(NEXT_LOOK),
-            };
+            self.standing = Standing::Dead { error, next_look: now.after(NEXT_LOOK) };
         }
         is_current
     }
@@ -622,9 +592,7 @@ impl State {
 
     /// The current token's age; `None` without one.
     pub(crate) fn current_age(&self, now: &Moment) -> Option<Age> {
-        self.credential
-            .as_ref()
-            .map(|credential| self.age(credential, now))
+        self.credential.as_ref().map(|credential| self.age(credential, now))
     }
 
     /// The end of the refresh token, if it is so near that a person should know. Told once.

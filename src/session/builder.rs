@@ -52,14 +52,8 @@ impl SessionBuilder {
             insecure_http: false,
             refresh_window: None,
             jitter: 0.5,
-            budget: Limit {
-                refreshes: 20,
-                within: Duration::from_secs(30),
-            },
-            rejection_budget: Limit {
-                refreshes: 5,
-                within: Duration::from_secs(30),
-            },
+            budget: Limit { refreshes: 20, within: Duration::from_secs(30) },
+            rejection_budget: Limit { refreshes: 5, within: Duration::from_secs(30) },
             deadlines: Deadlines {
                 refresh: Duration::from_secs(30),
                 store: Duration::from_secs(10),
@@ -147,11 +141,7 @@ impl SessionBuilder {
     /// together does not refresh together. Each session keeps its own place. Defaults to 0.5: with
     /// a window of 60 seconds, between 60 and 30 seconds before the end.
     pub fn jitter(mut self, part: f64) -> Self {
-        self.jitter = if part.is_nan() {
-            0.0
-        } else {
-            part.clamp(0.0, 1.0)
-        };
+        self.jitter = if part.is_nan() { 0.0 } else { part.clamp(0.0, 1.0) };
         self
     }
 
@@ -240,9 +230,7 @@ impl SessionBuilder {
     pub fn build(self) -> Result<Session, Error> {
         let provider = self.refresh.provider();
         let policy = Policy {
-            refresh_window: self
-                .refresh_window
-                .unwrap_or_else(|| provider.refresh_window()),
+            refresh_window: self.refresh_window.unwrap_or_else(|| provider.refresh_window()),
             jitter: self.jitter,
             place: fastrand::f64(),
             minimum_age: provider.minimum_age(),
@@ -255,9 +243,7 @@ impl SessionBuilder {
         };
         let mut state = State::new(self.store.is_some());
         if let Some(tokens) = self.tokens {
-            state
-                .start_with(tokens, &policy, self.clock.now())
-                .map_err(Error::configuration)?;
+            state.start_with(tokens, &policy, self.clock.now()).map_err(Error::configuration)?;
         }
         Ok(Session {
             inner: Arc::new(Inner {
@@ -271,10 +257,7 @@ impl SessionBuilder {
                 policy,
                 provider,
                 replay: self.replay,
-                guarded: Mutex::new(Guarded {
-                    state,
-                    flight: None,
-                }),
+                guarded: Mutex::new(Guarded { state, flight: None }),
                 refresh: self.refresh,
                 store: self.store,
                 writing: tokio::sync::Mutex::new(()),
@@ -289,8 +272,6 @@ impl SessionBuilder {
 
 impl fmt::Debug for SessionBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionBuilder")
-            .field("origins", &self.origins)
-            .finish_non_exhaustive()
+        f.debug_struct("SessionBuilder").field("origins", &self.origins).finish_non_exhaustive()
     }
 }

@@ -141,9 +141,7 @@ pub(super) struct Takeoff {
 
 impl Takeoff {
     pub(super) fn register(inner: &Arc<Inner>, guarded: &mut Guarded, cause: Cause) -> Self {
-        let flight = Arc::new(Flight {
-            progress: watch::Sender::new(Progress::Refreshing),
-        });
+        let flight = Arc::new(Flight { progress: watch::Sender::new(Progress::Refreshing) });
         guarded.flight = Some(Arc::clone(&flight));
         let ticket = guarded.state.launch(cause);
         Self {
@@ -282,12 +280,7 @@ impl Takeoff {
     ) -> Result<Arc<Credential>, RefreshError> {
         let policy = &self.inner.policy;
         let refresh_token = fresh.refresh_token().map(str::to_owned);
-        let tokens = learn_ends(
-            fresh.inherit(before),
-            Provenance::Issued,
-            start,
-            policy.read_jwt,
-        );
+        let tokens = learn_ends(fresh.inherit(before), Provenance::Issued, start, policy.read_jwt);
         let generation = self.ticket.generation.next();
         match Credential::new(generation, tokens, start, policy) {
             Ok(credential) => Ok(Arc::new(credential)),
@@ -380,8 +373,7 @@ impl Takeoff {
     /// Everything else: nobody asks the server again for a while. The old set stays in place.
     async fn failed(&mut self, mut error: RefreshError, sent: &TokenSet, lost: bool) -> Arrival {
         if let Some(refresh_token) = error.refresh_token.take() {
-            self.keep_refresh_token(refresh_token.expose_secret(), sent)
-                .await;
+            self.keep_refresh_token(refresh_token.expose_secret(), sent).await;
         }
         let cool_down = {
             let state = &mut self.inner.guarded.lock().state;
@@ -407,15 +399,9 @@ impl Takeoff {
         };
         let error = error.retry_in(Some(duration));
         let now = self.inner.clock.now();
-        self.inner
-            .guarded
-            .lock()
-            .state
-            .fail(&self.ticket, duration, error.clone(), now);
+        self.inner.guarded.lock().state.fail(&self.ticket, duration, error.clone(), now);
         tracing::warn!(%error, cool_down = ?duration, "the refresh failed");
-        self.news.push(Event::RefreshFailed {
-            error: error.clone(),
-        });
+        self.news.push(Event::RefreshFailed { error: error.clone() });
         Arrival::Failed(error)
     }
 
@@ -442,26 +428,16 @@ impl Takeoff {
         let inner = Arc::clone(&self.inner);
         let error = Error::login_required(reason.clone());
         let now = inner.clock.now();
-        if !inner
-            .guarded
-            .lock()
-            .state
-            .die(&self.ticket, error.clone(), now)
-        {
+        if !inner.guarded.lock().state.die(&self.ticket, error.clone(), now) {
             return Arrival::Moved;
         }
         tracing::warn!(%error, "the session is dead");
-        inner.announce(Event::LoginRequired {
-            reason: reason.clone(),
-        });
+        inner.announce(Event::LoginRequired { reason: reason.clone() });
         let Some(hook) = &inner.hook else {
             return Arrival::Failed(error);
         };
         self.flight.progress.send_replace(Progress::LoggingIn);
-        let answer = inner
-            .clock
-            .timeout(inner.deadlines.login, hook(reason))
-            .await;
+        let answer = inner.clock.timeout(inner.deadlines.login, hook(reason)).await;
         let Some(Some(tokens)) = answer else {
             return Arrival::Failed(error);
         };
@@ -485,10 +461,7 @@ impl Takeoff {
     fn tell_refreshed(&mut self, credential: &Credential) {
         tracing::debug!(generation = %credential.generation, "new tokens");
         let (generation, expires_at) = (credential.generation, credential.tokens.expires_at());
-        self.news.push(Event::Refreshed {
-            generation,
-            expires_at,
-        });
+        self.news.push(Event::Refreshed { generation, expires_at });
         let (now, policy) = (self.inner.clock.now(), &self.inner.policy);
         let login_due = self.inner.guarded.lock().state.login_due(policy, now);
         self.news.extend(login_due.map(|at| Event::LoginDue { at }));
@@ -533,15 +506,8 @@ impl Drop for Takeoff {
             let message = "user code panicked, or there is no Tokio runtime";
             let error = Error::new(ErrorKind::Interrupted, message);
             let now = self.inner.clock.now();
-            let error = self
-                .inner
-                .guarded
-                .lock()
-                .state
-                .interrupt(&self.ticket, error, now);
-            self.news.push(Event::RefreshFailed {
-                error: error.clone(),
-            });
+            let error = self.inner.guarded.lock().state.interrupt(&self.ticket, error, now);
+            self.news.push(Event::RefreshFailed { error: error.clone() });
             self.land(Arrival::Failed(error));
         }
     }

@@ -24,8 +24,7 @@ impl Session {
         let inside = Arc::clone(&inner);
         let work = async move { inner.keep(&*store, generation).await };
         let task = tokio::spawn(inside.inside(work));
-        task.await
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Interrupted, "the store panicked")))
+        task.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Interrupted, "the store panicked")))
     }
 
     /// Tells the server, in a task of its own.
@@ -33,16 +32,9 @@ impl Session {
         let inner = Arc::clone(&self.inner);
         let task = tokio::spawn(async move {
             let revocation = inner.refresh.revoke(&tokens);
-            match inner
-                .clock
-                .timeout(inner.deadlines.refresh, revocation)
-                .await
-            {
+            match inner.clock.timeout(inner.deadlines.refresh, revocation).await {
                 Some(result) => result.map_err(RefreshError::into_shared),
-                None => Err(Error::new(
-                    ErrorKind::Unavailable,
-                    "the revocation took too long",
-                )),
+                None => Err(Error::new(ErrorKind::Unavailable, "the revocation took too long")),
             }
         });
         let panicked = || Error::new(ErrorKind::Interrupted, "the revocation panicked");
@@ -61,21 +53,14 @@ impl Inner {
             if state.generation() != generation || !state.is_unsaved() {
                 return Ok(());
             }
-            state
-                .credential()
-                .map(|credential| credential.tokens.clone())
+            state.credential().map(|credential| credential.tokens.clone())
         };
         let result = self.write(store, tokens.as_ref()).await;
-        self.guarded
-            .lock()
-            .state
-            .written(generation, tokens.as_ref(), result.is_ok());
+        self.guarded.lock().state.written(generation, tokens.as_ref(), result.is_ok());
         drop(lease);
         self.announce(match &result {
             Ok(()) => Event::Saved,
-            Err(error) => Event::NotSaved {
-                error: error.clone(),
-            },
+            Err(error) => Event::NotSaved { error: error.clone() },
         });
         result
     }
@@ -87,8 +72,7 @@ impl Inner {
     }
 
     pub(super) async fn load(&self, store: &dyn TokenStore) -> Result<Option<TokenSet>, Error> {
-        self.bounded(self.deadlines.store, "read", store.load())
-            .await
+        self.bounded(self.deadlines.store, "read", store.load()).await
     }
 
     /// Saves `tokens` or clears the store: up to three tries, each bounded.

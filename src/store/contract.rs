@@ -41,10 +41,7 @@ pub async fn check<S: TokenStore>(open: impl Fn() -> S, locks: bool) {
 }
 
 async fn what_was_saved_comes_back<S: TokenStore>(open: &impl Fn() -> S) {
-    assert!(
-        load(&open()).await.is_none(),
-        "the place must be empty at first"
-    );
+    assert!(load(&open()).await.is_none(), "the place must be empty at first");
     let mut members = Map::new();
     members.insert("org_id".into(), json!("100000"));
     members.insert("nested".into(), json!({"list": [1, 2.5, null, "ä\n\"'"]}));
@@ -60,43 +57,25 @@ async fn what_was_saved_comes_back<S: TokenStore>(open: &impl Fn() -> S) {
     for (case, tokens) in [
         ("everything", full),
         ("the access token alone", TokenSet::new("alone")),
-        (
-            "long tokens",
-            TokenSet::new("x".repeat(10_000)).with_refresh_token("y".repeat(10_000)),
-        ),
+        ("long tokens", TokenSet::new("x".repeat(10_000)).with_refresh_token("y".repeat(10_000))),
     ] {
-        open()
-            .save(&tokens)
-            .await
-            .unwrap_or_else(|e| panic!("saving {case}: {e}"));
-        let loaded = load(&open())
-            .await
-            .unwrap_or_else(|| panic!("{case} was not saved"));
+        open().save(&tokens).await.unwrap_or_else(|e| panic!("saving {case}: {e}"));
+        let loaded = load(&open()).await.unwrap_or_else(|| panic!("{case} was not saved"));
         assert_same(case, &loaded, &tokens);
     }
 }
 
 async fn the_newest_set_replaces_the_one_before<S: TokenStore>(open: &impl Fn() -> S) {
     let store = open();
-    store
-        .save(&TokenSet::new("1").with_refresh_token("r").with_scope("s"))
-        .await
-        .expect("save");
+    store.save(&TokenSet::new("1").with_refresh_token("r").with_scope("s")).await.expect("save");
     store.save(&TokenSet::new("2")).await.expect("save");
     let loaded = load(&open()).await.expect("saved");
-    assert_same(
-        "a smaller set after a larger one",
-        &loaded,
-        &TokenSet::new("2"),
-    );
+    assert_same("a smaller set after a larger one", &loaded, &TokenSet::new("2"));
 }
 
 async fn clearing_can_be_repeated<S: TokenStore>(open: &impl Fn() -> S) {
     open().clear().await.expect("clearing");
-    assert!(
-        load(&open()).await.is_none(),
-        "a cleared store must be empty"
-    );
+    assert!(load(&open()).await.is_none(), "a cleared store must be empty");
     open().clear().await.expect("clearing an empty store");
 }
 
@@ -104,10 +83,7 @@ async fn the_store_works_while_it_is_locked<S: TokenStore>(open: &impl Fn() -> S
     let (holder, other) = (open(), open());
     let lease = lock(&holder).await;
     for store in [&holder, &other] {
-        store
-            .save(&TokenSet::new("locked"))
-            .await
-            .expect("saving while locked");
+        store.save(&TokenSet::new("locked")).await.expect("saving while locked");
         assert!(load(store).await.is_some());
         store.clear().await.expect("clearing while locked");
     }
@@ -142,9 +118,7 @@ async fn a_wait_that_is_given_up_leaves_no_lock<S: TokenStore>(open: &impl Fn() 
 
 async fn lock(store: &impl TokenStore) -> Lease {
     let lease = timeout(LONG, store.lock()).await;
-    lease
-        .expect("the lock was not given back")
-        .expect("locking")
+    lease.expect("the lock was not given back").expect("locking")
 }
 
 /// Long enough for a lock that is free to be taken, in a thread of its own if need be.

@@ -57,20 +57,14 @@ async fn k_01_without_a_token_nothing_is_sent_and_the_error_says_why() {
     let client = Rig::client(&hook.on(never).build().unwrap(), &Api::friendly());
     let error = client.get("https://api.test/").send().await.unwrap_err();
     let kind = Error::find(&error).unwrap().kind().clone();
-    assert!(matches!(
-        kind,
-        ErrorKind::LoginRequired(LoginReason::NeverLoggedIn)
-    ));
+    assert!(matches!(kind, ErrorKind::LoginRequired(LoginReason::NeverLoggedIn)));
 
     let rig = Rig::new(Api::friendly());
     rig.get().await.unwrap();
     rig.session.clear().await.unwrap();
     let error = rig.get().await.unwrap_err();
     let kind = Error::find(&error).unwrap().kind().clone();
-    assert!(matches!(
-        kind,
-        ErrorKind::LoginRequired(LoginReason::LoggedOut)
-    ));
+    assert!(matches!(kind, ErrorKind::LoginRequired(LoginReason::LoggedOut)));
     assert_eq!((rig.api.arrived(), rig.issuer.calls()), (1, 0));
 }
 
@@ -102,11 +96,7 @@ async fn k_02_the_callers_own_header_is_left_alone_whatever_the_session_is_like(
             "logged out" => rig.session.clear().await.unwrap(),
             _ => {}
         }
-        for url in [
-            "https://api.test/",
-            "http://api.test/",
-            "https://other.test/",
-        ] {
+        for url in ["https://api.test/", "http://api.test/", "https://other.test/"] {
             let request = rig.client.get(url).header(AUTHORIZATION, "Basic own");
             assert_eq!(request.send().await.unwrap().status(), 401, "{case} {url}");
         }
@@ -128,24 +118,12 @@ async fn k_03_the_token_goes_to_the_allowed_origins_only() {
     type Settings = fn(SessionBuilder) -> SessionBuilder;
     let default: Settings = |builder| builder;
     let listed: Settings = |builder| {
-        builder
-            .allow_origin("https://one.test/some/path")
-            .allow_origin("https://two.test:8443")
+        builder.allow_origin("https://one.test/some/path").allow_origin("https://two.test:8443")
     };
     let any: Settings = SessionBuilder::allow_any_origin;
     for (case, settings, url, token) in [
-        (
-            "the endpoint's own",
-            default,
-            "https://api.test/x?y=z",
-            "a0",
-        ),
-        (
-            "its port, spelled out",
-            default,
-            "https://api.test:443/",
-            "a0",
-        ),
+        ("the endpoint's own", default, "https://api.test/x?y=z", "a0"),
+        ("its port, spelled out", default, "https://api.test:443/", "a0"),
         ("another port", default, "https://api.test:8443/", "-"),
         ("plain http", default, "http://api.test/", "-"),
         ("a subdomain", default, "https://www.api.test/", "-"),
@@ -187,11 +165,9 @@ async fn k_03_a_401_from_elsewhere_is_the_callers_and_logs_one_warning_with_its_
         rig.client.get(url).send().await.unwrap();
     }
     assert_eq!(log.lines("allow_origin"), Vec::<String>::new());
-    for url in [
-        "https://other.test/secret?key=SECRET",
-        "https://other.test/",
-        "https://third.test/",
-    ] {
+    for url in
+        ["https://other.test/secret?key=SECRET", "https://other.test/", "https://third.test/"]
+    {
         let response = rig.client.get(url).send().await.unwrap();
         assert_eq!(response.status(), 401);
     }
@@ -211,9 +187,7 @@ async fn k_03_a_401_that_an_allowed_origin_would_not_change_logs_no_warning() {
         Some("link.test") => Reply::status(401).from_url("https://one.test/"),
         _ => Reply::status(401),
     });
-    let rig = Rig::with(api, Issuer::new(), |builder| {
-        builder.allow_origin("https://one.test")
-    });
+    let rig = Rig::with(api, Issuer::new(), |builder| builder.allow_origin("https://one.test"));
     for (case, url) in [
         ("the token endpoint", "https://api.test/oauth/token"),
         ("sent on to an allowed origin", "https://link.test/"),
@@ -225,11 +199,7 @@ async fn k_03_a_401_that_an_allowed_origin_would_not_change_logs_no_warning() {
     let request = rig.client.get("https://one.test/");
     let own = request.header(AUTHORIZATION, "Basic own").send().await;
     assert_eq!(own.unwrap().status(), 401);
-    assert_eq!(
-        log.lines("allow_origin"),
-        Vec::<String>::new(),
-        "own header"
-    );
+    assert_eq!(log.lines("allow_origin"), Vec::<String>::new(), "own header");
 }
 
 /// K-03: `build()` says that an origin must be named, and which text is none.
@@ -243,9 +213,7 @@ fn k_03_a_session_that_does_not_know_its_origin_is_not_built() {
     let message = says(Session::builder(Homemade));
     assert!(message.contains("allow_origin"), "{message}");
     let built = |builder: SessionBuilder| builder.build().is_ok();
-    assert!(built(
-        Session::builder(Homemade).allow_origin("https://api.test")
-    ));
+    assert!(built(Session::builder(Homemade).allow_origin("https://api.test")));
     assert!(built(Session::builder(Homemade).allow_any_origin()));
     for text in [
         "",
@@ -279,12 +247,7 @@ async fn k_04_plain_http_is_refused_before_sending_except_on_loopback_or_where_i
     for (case, url, is_meant, is_sent) in [
         ("plain", "http://api.test/", false, false),
         ("private network", "http://10.0.0.1/", false, false),
-        (
-            "looks like loopback",
-            "http://127.0.0.1.x.test/",
-            false,
-            false,
-        ),
+        ("looks like loopback", "http://127.0.0.1.x.test/", false, false),
         ("meant", "http://api.test/", true, true),
         ("IPv4 loopback", "http://127.0.0.1:8080/", false, true),
         ("IPv6 loopback", "http://[::1]/", false, true),
@@ -321,13 +284,10 @@ fn k_04_a_token_endpoint_over_plain_http_is_refused_when_the_session_is_built() 
             true => builder.allow_insecure_http(),
             false => builder,
         };
-        builder
-            .build()
-            .map(drop)
-            .map_err(|error| match error.kind() {
-                ErrorKind::Insecure => "insecure",
-                _ => "something else",
-            })
+        builder.build().map(drop).map_err(|error| match error.kind() {
+            ErrorKind::Insecure => "insecure",
+            _ => "something else",
+        })
     };
     let (safe, unsafe_) = ("https://as.test/a", "http://as.test/b");
     assert_eq!(built(safe, safe, false), Ok(()));
@@ -401,10 +361,7 @@ async fn k_07_an_empty_access_token_is_a_failed_refresh_and_no_setting() {
     rig.get().await.unwrap();
     assert_eq!(rig.api.tokens(), ["a1", "a1"], "nothing has changed");
     let built = Session::builder(Issuer::new()).tokens(empty()).build();
-    assert!(matches!(
-        built.unwrap_err().kind(),
-        ErrorKind::Configuration
-    ));
+    assert!(matches!(built.unwrap_err().kind(), ErrorKind::Configuration));
 }
 
 // ---- K-08 ----
@@ -412,12 +369,7 @@ async fn k_07_an_empty_access_token_is_a_failed_refresh_and_no_setting() {
 /// K-08: E16, E17.
 #[tokio::test]
 async fn k_08_the_token_and_revocation_endpoints_are_left_alone_whatever_the_session_is_like() {
-    for case in [
-        "fresh",
-        "expired",
-        "logged out",
-        "another origin is allowed",
-    ] {
+    for case in ["fresh", "expired", "logged out", "another origin is allowed"] {
         let api = Api::new(|_| Reply::status(401).body("endpoint"));
         let rig = Rig::with(api, Issuer::new(), |builder| match case {
             "another origin is allowed" => builder.allow_origin("https://one.test"),
@@ -457,10 +409,7 @@ async fn k_08_a_refresh_through_the_guarded_client_neither_waits_for_itself_nor_
         "/oauth/token" => Reply::status(401),
         _ => Reply::status(401).body("the API's own"),
     });
-    let session = Session::builder(refresh.clone())
-        .tokens(Rig::tokens(3600))
-        .build()
-        .unwrap();
+    let session = Session::builder(refresh.clone()).tokens(Rig::tokens(3600)).build().unwrap();
     let client = Rig::client(&session, &api);
     *refresh.client.lock() = Some(client.clone());
     let error = client.get("https://api.test/").send().await.unwrap_err();

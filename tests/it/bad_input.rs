@@ -24,10 +24,7 @@ pub(crate) fn pair(session: &Session) -> [String; 2] {
     let tokens = tokens.as_ref();
     [
         tokens.map_or("-", TokenSet::access_token).to_owned(),
-        tokens
-            .and_then(TokenSet::refresh_token)
-            .unwrap_or("-")
-            .to_owned(),
+        tokens.and_then(TokenSet::refresh_token).unwrap_or("-").to_owned(),
     ]
 }
 
@@ -45,19 +42,11 @@ fn k_30_a_malformed_endpoint_is_refused_with_the_reason() {
         ("no host", "https://", "malformed"),
         ("a bad port", "https://a.test:99999/", "malformed"),
         ("a bad address", "https://[::1/", "malformed"),
-        (
-            "another scheme",
-            "ftp://a.test/token",
-            "must begin with https://",
-        ),
+        ("another scheme", "ftp://a.test/token", "must begin with https://"),
         ("a file", "file:///etc/passwd", "must begin with https://"),
         ("data", "data:text/plain,x", "must begin with https://"),
         ("a fragment", "https://a.test/token#x", "fragment (RFC 6749"),
-        (
-            "a password",
-            "https://u:CANARY@a.test/token",
-            "use ClientAuth",
-        ),
+        ("a password", "https://u:CANARY@a.test/token", "use ClientAuth"),
         ("a user", "https://CANARY@a.test/token", "use ClientAuth"),
     ] {
         for error in [
@@ -68,10 +57,7 @@ fn k_30_a_malformed_endpoint_is_refused_with_the_reason() {
                 .unwrap_err(),
         ] {
             check(case, &error, "configuration", words);
-            assert!(
-                !format!("{error} {error:?}").contains("CANARY"),
-                "K-63: {case}"
-            );
+            assert!(!format!("{error} {error:?}").contains("CANARY"), "K-63: {case}");
         }
     }
     for base in [
@@ -91,36 +77,15 @@ fn k_30_a_malformed_endpoint_is_refused_with_the_reason() {
 #[test]
 fn k_04_an_endpoint_or_origin_that_would_leak_is_refused_when_the_session_is_built() {
     let endpoint = |url: &str| TokenEndpoint::new(url, public()).unwrap();
-    let plain = Session::builder(endpoint("http://a.test/token"))
-        .build()
-        .unwrap_err();
+    let plain = Session::builder(endpoint("http://a.test/token")).build().unwrap_err();
     check("plain http", &plain, "insecure URL", "use https");
     let revocation = endpoint("https://a.test/token").with_revocation_url("http://a.test/revoke");
     let plain = Session::builder(revocation.unwrap()).build().unwrap_err();
-    check(
-        "plain http, revocation",
-        &plain,
-        "insecure URL",
-        "use https",
-    );
-    for origin in [
-        "",
-        "a.test",
-        "//a.test",
-        "ftp://a.test",
-        "data:x",
-        "https://",
-        "null",
-        "*",
-    ] {
+    check("plain http, revocation", &plain, "insecure URL", "use https");
+    for origin in ["", "a.test", "//a.test", "ftp://a.test", "data:x", "https://", "null", "*"] {
         let builder = Session::builder(endpoint("https://a.test/token"));
         let error = builder.allow_origin(origin).build().unwrap_err();
-        check(
-            origin,
-            &error,
-            "configuration",
-            "is not an origin such as https://",
-        );
+        check(origin, &error, "configuration", "is not an origin such as https://");
     }
 }
 
@@ -129,42 +94,19 @@ fn k_04_an_endpoint_or_origin_that_would_leak_is_refused_when_the_session_is_bui
 fn k_31_a_client_that_basic_cannot_carry_is_refused() {
     let make = |auth| TokenEndpoint::new("https://a.test/token", auth);
     for (case, auth, words) in [
-        (
-            "colon, digiRunner",
-            ClientAuth::digirunner("a:b", Some("s")),
-            "colon",
-        ),
+        ("colon, digiRunner", ClientAuth::digirunner("a:b", Some("s")), "colon"),
         ("colon, raw", ClientAuth::basic_raw("a:b", "s"), "colon"),
-        (
-            "control character",
-            ClientAuth::basic_raw("a\n", "s"),
-            "control",
-        ),
-        (
-            "control character in the secret",
-            ClientAuth::basic_raw("a", "CANARY\0"),
-            "control",
-        ),
+        ("control character", ClientAuth::basic_raw("a\n", "s"), "control"),
+        ("control character in the secret", ClientAuth::basic_raw("a", "CANARY\0"), "control"),
         ("no id", ClientAuth::body("", "s"), "client id is empty"),
     ] {
         let error = make(auth).unwrap_err();
         check(case, &error, "configuration", words);
-        assert!(
-            !format!("{error} {error:?}").contains("CANARY"),
-            "K-63: {case}"
-        );
+        assert!(!format!("{error} {error:?}").contains("CANARY"), "K-63: {case}");
     }
     let error = TokenEndpoint::digirunner("https://a.test", "a:b", Some("s")).unwrap_err();
-    check(
-        "digirunner()",
-        &error,
-        "configuration",
-        "ask for another id",
-    );
-    assert!(
-        make(ClientAuth::basic("a:b", "s\n")).is_ok(),
-        "form-encoding carries everything"
-    );
+    check("digirunner()", &error, "configuration", "ask for another id");
+    assert!(make(ClientAuth::basic("a:b", "s\n")).is_ok(), "form-encoding carries everything");
 }
 
 /// Access tokens that cannot be in a header, and what is said of them.
@@ -186,10 +128,7 @@ fn unsendable(token: &str) -> TokenSet {
 async fn k_01_a_token_that_cannot_be_sent_is_refused_where_it_is_handed_in() {
     for (token, words) in UNSENDABLE {
         let endpoint = TokenEndpoint::new("https://a.test/token", public()).unwrap();
-        let error = Session::builder(endpoint)
-            .tokens(unsendable(token))
-            .build()
-            .unwrap_err();
+        let error = Session::builder(endpoint).tokens(unsendable(token)).build().unwrap_err();
         check(token, &error, "configuration", words);
 
         let rig = Rig::new(Api::friendly());
@@ -210,11 +149,7 @@ async fn k_07_a_token_that_cannot_be_sent_is_a_failed_refresh_that_keeps_the_new
         let error = rig.session.refresh().await.unwrap_err();
         check(token, &error, "authorization server unavailable", words);
         assert_eq!(pair(&rig.session), ["a0", "burnt"], "{token:?}");
-        assert_eq!(
-            rig.outcome().await,
-            "200",
-            "K-36: the old one is still good"
-        );
+        assert_eq!(rig.outcome().await, "200", "K-36: the old one is still good");
 
         rig.clock.advance(error.retry_after().unwrap());
         assert_eq!(rig.session.refresh().await.unwrap().access_token(), "a1");
@@ -234,10 +169,7 @@ async fn k_51_a_hook_that_returns_nonsense_has_declined() {
         assert_eq!(rig.outcome().await, "login required", "{token:?}");
         assert_eq!((hook.calls(), rig.issuer.calls()), (1, 1), "{token:?}");
         assert_eq!(pair(&rig.session), ["a0", "r0"], "{token:?}");
-        rig.session
-            .set_tokens(TokenSet::new("later"))
-            .await
-            .unwrap();
+        rig.session.set_tokens(TokenSet::new("later")).await.unwrap();
         assert_eq!(rig.outcome().await, "200");
     }
 }
@@ -248,28 +180,14 @@ async fn k_61_a_stored_token_that_cannot_be_sent_is_neither_used_nor_overwritten
     for (token, words) in UNSENDABLE {
         let store = ScriptedStore::holding(unsendable(token)).await;
         let rig = Rig::with(Api::friendly(), Issuer::new(), |b| b.store(store.clone()));
-        assert_eq!(
-            rig.outcome().await,
-            "200",
-            "{token:?}: the pair of the build is good"
-        );
+        assert_eq!(rig.outcome().await, "200", "{token:?}: the pair of the build is good");
         rig.clock.advance(3600 * SECOND);
         let error = rig.session.tokens().await.unwrap_err();
         check(token, &error, "token store", words);
-        assert_eq!(
-            (pair(&rig.session), rig.issuer.calls()),
-            (["a0".into(), "r0".into()], 0)
-        );
+        assert_eq!((pair(&rig.session), rig.issuer.calls()), (["a0".into(), "r0".into()], 0));
         assert_eq!(store.access_token().await.as_deref(), Some(token));
-        rig.session
-            .set_tokens(TokenSet::new("later"))
-            .await
-            .unwrap();
-        assert_eq!(
-            store.access_token().await.as_deref(),
-            Some("later"),
-            "a login does"
-        );
+        rig.session.set_tokens(TokenSet::new("later")).await.unwrap();
+        assert_eq!(store.access_token().await.as_deref(), Some("later"), "a login does");
     }
 }
 
@@ -279,57 +197,22 @@ async fn k_61_a_stored_token_that_cannot_be_sent_is_neither_used_nor_overwritten
 async fn k_33_no_answer_of_the_server_costs_the_old_pair() {
     const NONSENSE: &str = "is not a JSON object";
     let big = vec![b' '; 64 * 1024];
-    let endless = Then::Endless(
-        "HTTP/1.1 200 x\r\ncontent-length: 10485760\r\n\r\n".into(),
-        big,
-    );
+    let endless = Then::Endless("HTTP/1.1 200 x\r\ncontent-length: 10485760\r\n\r\n".into(), big);
     let say = |status, headers: &str, body: &str| Then::Say(http(status, headers, body));
     let year = "retry-after: 31536000\r\n";
     for (case, then, words) in [
         ("10 MB", endless, "larger than 1 MiB"),
-        (
-            "HTML",
-            say(200, "content-type: text/html\r\n", "<html>Sign in</html>"),
-            NONSENSE,
-        ),
-        (
-            "HTML at 401",
-            say(401, "", "<html>Sign in</html>"),
-            NONSENSE,
-        ),
-        (
-            "half a JSON",
-            say(200, "", r#"{"access_token":"x","ref"#),
-            NONSENSE,
-        ),
+        ("HTML", say(200, "content-type: text/html\r\n", "<html>Sign in</html>"), NONSENSE),
+        ("HTML at 401", say(401, "", "<html>Sign in</html>"), NONSENSE),
+        ("half a JSON", say(200, "", r#"{"access_token":"x","ref"#), NONSENSE),
         ("nothing", say(200, "", ""), NONSENSE),
         ("a redirect", say(302, "location: /login\r\n", ""), NONSENSE),
-        (
-            "a redirect with the body",
-            say(307, "location: https://evil.test/\r\n", ""),
-            NONSENSE,
-        ),
-        (
-            "no token",
-            say(200, "", r#"{"expires_in":5}"#),
-            "no access token",
-        ),
-        (
-            "an empty token",
-            say(200, "", r#"{"access_token":""}"#),
-            "no access token",
-        ),
-        (
-            "a control character",
-            say(200, "", r#"{"access_token":"a\n"}"#),
-            "cannot be in a header",
-        ),
+        ("a redirect with the body", say(307, "location: https://evil.test/\r\n", ""), NONSENSE),
+        ("no token", say(200, "", r#"{"expires_in":5}"#), "no access token"),
+        ("an empty token", say(200, "", r#"{"access_token":""}"#), "no access token"),
+        ("a control character", say(200, "", r#"{"access_token":"a\n"}"#), "cannot be in a header"),
         ("a year", say(503, year, ""), NONSENSE),
-        (
-            "a year, and a reason",
-            say(429, year, r#"{"error":"slow_down"}"#),
-            "slow_down",
-        ),
+        ("a year, and a reason", say(429, year, r#"{"error":"slow_down"}"#), "slow_down"),
     ] {
         let wire = Wire::start(move |_| then.clone()).await;
         let endpoint = TokenEndpoint::new(&wire.url("/token"), public()).unwrap();
@@ -344,15 +227,8 @@ async fn k_33_no_answer_of_the_server_costs_the_old_pair() {
         check(case, &error, "authorization server unavailable", words);
         assert_eq!(pair(&session), ["a0", "r0"], "{case}");
         let pause = error.retry_after().unwrap();
-        assert!(
-            pause >= SECOND && pause <= 3600 * SECOND,
-            "{case}: {pause:?}"
-        );
-        assert_eq!(
-            session.tokens().await.unwrap().access_token(),
-            "a0",
-            "{case}: K-36"
-        );
+        assert!(pause >= SECOND && pause <= 3600 * SECOND, "{case}: {pause:?}");
+        assert_eq!(session.tokens().await.unwrap().access_token(), "a0", "{case}: K-36");
         assert_eq!(wire.requests().len(), 1, "{case}");
     }
 }
@@ -368,10 +244,7 @@ async fn k_10_an_absurd_exp_is_an_unknown_end() {
         ("the largest number", json!({"exp": f64::MAX})),
         ("a text", json!({"exp": "soon"})),
         ("null", json!({"exp": null})),
-        (
-            "iat after exp, in milliseconds",
-            json!({"exp": 1e30, "iat": 1e33}),
-        ),
+        ("iat after exp, in milliseconds", json!({"exp": 1e30, "iat": 1e33})),
     ] {
         let token = jwt(&claims);
         let tokens = TokenSet::new(&*token).with_refresh_token(jwt(&claims));
@@ -383,11 +256,7 @@ async fn k_10_an_absurd_exp_is_an_unknown_end() {
         assert_eq!(rig.api.tokens(), vec![token; 3], "{case}");
         assert_eq!(rig.issuer.calls(), 0, "{case}");
         let tokens = rig.session.current_tokens().unwrap();
-        assert_eq!(
-            (tokens.expires_at(), tokens.refresh_expires_at()),
-            (None, None),
-            "{case}"
-        );
+        assert_eq!((tokens.expires_at(), tokens.refresh_expires_at()), (None, None), "{case}");
     }
 }
 

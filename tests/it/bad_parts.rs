@@ -12,20 +12,8 @@ use crate::support::{Api, Issuer, Rig, SECOND, ScriptedStore, everybody_waits, o
 #[tokio::test]
 async fn k_60_a_store_that_fails_is_an_error_of_its_own_or_an_event() {
     for (operation, at_first, at_refresh, event, after) in [
-        (
-            "load",
-            "token store",
-            "token store",
-            "refresh failed: token store",
-            ["a0", "r0"],
-        ),
-        (
-            "lock",
-            "200",
-            "token store",
-            "refresh failed: token store",
-            ["a0", "r0"],
-        ),
+        ("load", "token store", "token store", "refresh failed: token store", ["a0", "r0"]),
+        ("lock", "200", "token store", "refresh failed: token store", ["a0", "r0"]),
         ("save", "200", "200", "not saved: token store", ["a1", "r1"]),
         ("clear", "200", "200", "saved", ["a1", "r1"]),
     ] {
@@ -45,11 +33,7 @@ async fn k_60_a_store_that_fails_is_an_error_of_its_own_or_an_event() {
 
         store.fail(&[]);
         rig.clock.advance(60 * SECOND);
-        assert_eq!(
-            rig.outcome().await,
-            "200",
-            "{operation}: the store is well again"
-        );
+        assert_eq!(rig.outcome().await, "200", "{operation}: the store is well again");
         rig.session.settle().await.unwrap();
         let current = pair(&rig.session)[0].clone();
         assert_eq!(store.access_token().await, Some(current), "{operation}");
@@ -162,12 +146,7 @@ async fn k_24_a_store_that_panics_is_an_error_for_every_waiter_and_costs_no_pair
         assert_eq!(pair(&rig.session), ["set", "-"], "{operation}");
         assert_eq!(error.is_ok(), operation == "load", "{operation}");
         if let Err(error) = error {
-            check(
-                operation,
-                &error,
-                "refresh interrupted",
-                "the store panicked",
-            );
+            check(operation, &error, "refresh interrupted", "the store panicked");
         }
     }
 }
@@ -190,10 +169,7 @@ async fn k_24_a_hook_that_panics_has_declined_for_everybody() {
     }
     assert_eq!((rig.issuer.calls(), rig.api.arrived()), (1, 0));
     assert_eq!(pair(&rig.session), ["a0", "r0"]);
-    rig.session
-        .set_tokens(TokenSet::new("later"))
-        .await
-        .unwrap();
+    rig.session.set_tokens(TokenSet::new("later")).await.unwrap();
     assert_eq!(rig.outcome().await, "200");
 }
 
@@ -203,9 +179,7 @@ async fn k_24_a_hook_that_panics_at_once_has_declined_too() {
     fn no_future(_: LoginReason) -> std::future::Ready<Option<TokenSet>> {
         panic!("scripted panic")
     }
-    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| {
-        b.on_login_required(no_future)
-    });
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| b.on_login_required(no_future));
     rig.clock.advance(3600 * SECOND);
     rig.issuer.then_fails(RefreshFailure::Terminal);
     assert_eq!(rig.outcome().await, "login required");

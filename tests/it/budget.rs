@@ -22,9 +22,7 @@ fn hand_out_dead_tokens(rig: &Rig, count: usize) {
 /// K-26: tokens that are over on arrival end in an error that says so. B14, E18, E19.
 #[tokio::test]
 async fn k_26_tokens_that_are_over_on_arrival_end_in_an_error_instead_of_a_loop() {
-    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| {
-        b.refresh_budget(2, 30 * SECOND)
-    });
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| b.refresh_budget(2, 30 * SECOND));
     rig.clock.advance(HOUR);
     hand_out_dead_tokens(&rig, 10);
     assert_eq!(rig.outcome().await, "200");
@@ -54,9 +52,7 @@ async fn k_26_tokens_that_are_over_on_arrival_end_in_an_error_instead_of_a_loop(
 /// K-26: over budget all fail alike, and a budget of none refreshes never. E20.
 #[tokio::test]
 async fn k_26_parallel_requests_over_budget_fail_alike() {
-    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| {
-        b.refresh_budget(0, 30 * SECOND)
-    });
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| b.refresh_budget(0, 30 * SECOND));
     rig.clock.advance(HOUR);
     let requests: Vec<_> = (0..3).map(|_| rig.spawn_get()).collect();
     for request in requests {
@@ -93,11 +89,7 @@ async fn k_26_an_endless_rejection_gives_callers_their_401_back() {
         assert_eq!(response.text().await.unwrap(), "the API's own words");
     }
     assert_eq!(rig.issuer.calls(), 2);
-    assert_eq!(
-        rig.api.arrived(),
-        2 * 2 + 8,
-        "twice while there is a budget, then once"
-    );
+    assert_eq!(rig.api.arrived(), 2 * 2 + 8, "twice while there is a budget, then once");
     rig.clock.advance(30 * SECOND);
     assert_eq!(rig.outcome().await, "401");
     assert_eq!(rig.issuer.calls(), 3);
@@ -125,8 +117,7 @@ async fn k_26_rejections_and_ends_have_budgets_of_their_own() {
         _ => Reply::status(200),
     });
     let rig = Rig::with(api, Issuer::new(), |b| {
-        b.rejection_budget(2, 60 * SECOND)
-            .refresh_budget(2, 60 * SECOND)
+        b.rejection_budget(2, 60 * SECOND).refresh_budget(2, 60 * SECOND)
     });
     for _ in 0..5 {
         let bad = rig.client.get("https://api.test/bad").send().await;
@@ -136,21 +127,13 @@ async fn k_26_rejections_and_ends_have_budgets_of_their_own() {
     assert_eq!(rig.issuer.calls(), 2, "the rejections' budget is spent");
     let short = Rig::tokens(1).with_expires_at(rig.clock.wall());
     rig.session.set_tokens(short).await.unwrap();
-    assert_eq!(
-        rig.outcome().await,
-        "200",
-        "a token that is over is refreshed all the same"
-    );
+    assert_eq!(rig.outcome().await, "200", "a token that is over is refreshed all the same");
     assert_eq!(rig.issuer.calls(), 3);
 
     let rig = Rig::with(Api::rejecting(&["bad"]), Issuer::new(), |b| {
-        b.rejection_budget(2, 60 * SECOND)
-            .refresh_budget(0, 60 * SECOND)
+        b.rejection_budget(2, 60 * SECOND).refresh_budget(0, 60 * SECOND)
     });
-    rig.session
-        .set_tokens(TokenSet::new("bad").with_refresh_token("r"))
-        .await
-        .unwrap();
+    rig.session.set_tokens(TokenSet::new("bad").with_refresh_token("r")).await.unwrap();
     assert_eq!(rig.outcome().await, "200", "and the other way round");
 }
 
@@ -188,12 +171,7 @@ async fn k_27_new_requests_wait_for_a_refresh_unless_the_token_is_only_stale() {
         rig.issuer.release();
         assert_eq!(outcome(new.await.unwrap()), "200", "{case}");
         first.await.unwrap();
-        let last = rig
-            .api
-            .seen()
-            .into_iter()
-            .rev()
-            .find(|seen| seen.url.path() == "/orders");
+        let last = rig.api.seen().into_iter().rev().find(|seen| seen.url.path() == "/orders");
         let expected = if waits { "a1" } else { "a0" };
         assert_eq!(last.unwrap().token(), Some(expected), "{case}");
         assert_eq!(rig.issuer.calls(), 1, "{case}");
@@ -205,11 +183,9 @@ async fn k_27_new_requests_wait_for_a_refresh_unless_the_token_is_only_stale() {
 /// K-36: a refresh that fails while the token is alive disturbs nobody. D05, D06, D11, X16.
 #[tokio::test]
 async fn k_36_a_failed_refresh_behind_a_living_token_is_not_noticed() {
-    for failure in [
-        RefreshFailure::Configuration,
-        RefreshFailure::Terminal,
-        RefreshFailure::Unusable,
-    ] {
+    for failure in
+        [RefreshFailure::Configuration, RefreshFailure::Terminal, RefreshFailure::Unusable]
+    {
         let rig = Rig::new(Api::friendly());
         rig.clock.advance(HOUR - 60 * SECOND);
         rig.issuer.then_fails(failure);
@@ -217,21 +193,13 @@ async fn k_36_a_failed_refresh_behind_a_living_token_is_not_noticed() {
             assert_eq!(rig.outcome().await, "200", "{failure:?}");
             everybody_waits().await;
         }
-        assert_eq!(
-            rig.issuer.calls(),
-            1,
-            "{failure:?}: no attempt before the cool-down"
-        );
+        assert_eq!(rig.issuer.calls(), 1, "{failure:?}: no attempt before the cool-down");
         assert_eq!(rig.api.tokens(), ["a0"; 10]);
         rig.clock.advance(5 * SECOND);
         assert_eq!(rig.outcome().await, "200");
         everybody_waits().await;
         let again = usize::from(failure == RefreshFailure::Unusable);
-        assert_eq!(
-            rig.issuer.calls(),
-            1 + again,
-            "{failure:?}: after the cool-down"
-        );
+        assert_eq!(rig.issuer.calls(), 1 + again, "{failure:?}: after the cool-down");
     }
 }
 
@@ -276,10 +244,7 @@ async fn k_36_when_the_living_token_ends_requests_wait_for_the_next_try() {
         rig.clock.advance(2 * SECOND);
         assert_eq!(rig.outcome().await, "200");
     }
-    assert_eq!(
-        (rig.api.tokens(), hook.calls()),
-        (vec!["a0".into(), "a1".into()], 0)
-    );
+    assert_eq!((rig.api.tokens(), hook.calls()), (vec!["a0".into(), "a1".into()], 0));
 }
 
 /// K-36: tokens set after a failure are used at once, without a refresh. C21, E13.
@@ -290,15 +255,9 @@ async fn k_36_tokens_set_after_a_failure_end_its_cool_down() {
         rig.clock.advance(HOUR);
         rig.issuer.then_fails(failure);
         assert_ne!(rig.outcome().await, "200");
-        rig.session
-            .set_tokens(TokenSet::new("u1").with_refresh_token("ur1"))
-            .await
-            .unwrap();
+        rig.session.set_tokens(TokenSet::new("u1").with_refresh_token("ur1")).await.unwrap();
         assert_eq!((rig.outcome().await, rig.issuer.calls()), ("200".into(), 1));
-        rig.session
-            .set_tokens(TokenSet::new("bad").with_refresh_token("ur1"))
-            .await
-            .unwrap();
+        rig.session.set_tokens(TokenSet::new("bad").with_refresh_token("ur1")).await.unwrap();
         assert_eq!((rig.outcome().await, rig.issuer.calls()), ("200".into(), 2));
     }
 }

@@ -31,14 +31,8 @@ struct Gateway {
 
 impl Gateway {
     fn new(rejection: (u16, fn(&str) -> Value), answers: &[(u16, &str)]) -> Self {
-        let answers = answers
-            .iter()
-            .map(|(status, body)| (*status, (*body).to_owned()));
-        Self {
-            alive: Arc::default(),
-            rejection,
-            answers: Arc::new(Mutex::new(answers.collect())),
-        }
+        let answers = answers.iter().map(|(status, body)| (*status, (*body).to_owned()));
+        Self { alive: Arc::default(), rejection, answers: Arc::new(Mutex::new(answers.collect())) }
     }
 
     fn letting_in(self, token: &str) -> Self {
@@ -71,10 +65,7 @@ impl Gateway {
 fn json_answer(status: u16, body: &str, cookie: &str) -> Answer {
     let mut answer = answer(status, body.to_owned());
     let headers = answer.headers_mut();
-    headers.insert(
-        "content-type",
-        "application/json;charset=UTF-8".parse().unwrap(),
-    );
+    headers.insert("content-type", "application/json;charset=UTF-8".parse().unwrap());
     if !cookie.is_empty() {
         headers.insert("set-cookie", cookie.parse().unwrap());
     }
@@ -115,15 +106,8 @@ impl Scene {
             .clock(clock.clone())
             .tokens(TokenSet::new("old").with_refresh_token(OLD_REFRESH_TOKEN));
         let session = settings(builder).build().unwrap();
-        let client = ClientBuilder::new(reqwest::Client::new())
-            .with(session.clone())
-            .build();
-        Self {
-            server,
-            session,
-            client,
-            clock,
-        }
+        let client = ClientBuilder::new(reqwest::Client::new()).with(session.clone()).build();
+        Self { server, session, client, clock }
     }
 
     async fn get(&self) -> reqwest_middleware::Result<reqwest::Response> {
@@ -152,11 +136,7 @@ async fn k_40_an_expired_token_is_refreshed_as_the_manual_page_says() {
 
         let seen = scene.server.seen();
         let paths: Vec<_> = seen.iter().map(|seen| seen.url.path()).collect();
-        assert_eq!(
-            paths,
-            ["/api/orders", "/oauth/token", "/api/orders"],
-            "{case}"
-        );
+        assert_eq!(paths, ["/api/orders", "/oauth/token", "/api/orders"], "{case}");
         let (refresh, replay) = (&seen[1], &seen[2]);
         assert_eq!(
             refresh.headers["authorization"], "Basic dHNwY2xpZW50OmRITndNVEl6WVdKalpBPT0=",
@@ -167,16 +147,8 @@ async fn k_40_an_expired_token_is_refreshed_as_the_manual_page_says() {
         assert_eq!(replay.token(), Some(&*sample("access_token")), "{case}");
 
         let tokens = scene.session.current_tokens().unwrap();
-        assert_eq!(
-            tokens.refresh_token(),
-            Some(&*sample("refresh_token")),
-            "{case}"
-        );
-        assert_eq!(
-            tokens.expires_in(),
-            Some(Duration::from_secs(86_399)),
-            "{case}"
-        );
+        assert_eq!(tokens.refresh_token(), Some(&*sample("refresh_token")), "{case}");
+        assert_eq!(tokens.expires_in(), Some(Duration::from_secs(86_399)), "{case}");
         assert_eq!(
             tokens.expires_at(),
             Some(scene.clock.wall() + Duration::from_secs(86_399)),
@@ -203,26 +175,13 @@ async fn k_32_the_newest_refresh_token_is_the_one_sent_next() {
     scene.clock.advance(Duration::from_secs(2));
     scene.get().await.unwrap();
     scene.session.settle().await.unwrap();
-    let refreshes: Vec<_> = scene
-        .server
-        .seen()
-        .into_iter()
-        .filter(|seen| seen.url.path() == "/oauth/token")
-        .collect();
+    let refreshes: Vec<_> =
+        scene.server.seen().into_iter().filter(|seen| seen.url.path() == "/oauth/token").collect();
     assert_eq!(refreshes.len(), 2);
     let form = String::from_utf8(refreshes[1].body.clone().unwrap()).unwrap();
-    assert_eq!(
-        form,
-        format!(
-            "grant_type=refresh_token&refresh_token={}",
-            sample("refresh_token")
-        )
-    );
+    assert_eq!(form, format!("grant_type=refresh_token&refresh_token={}", sample("refresh_token")));
     assert!(refreshes[1].headers.get("cookie").is_none(), "K-30");
-    assert_eq!(
-        scene.session.current_tokens().unwrap().access_token(),
-        "third"
-    );
+    assert_eq!(scene.session.current_tokens().unwrap().access_token(), "third");
 }
 
 /// E03, K-20, Q-57: a refresh elsewhere has revoked the token of everybody here.
@@ -240,10 +199,7 @@ async fn k_20_many_revoked_requests_share_one_refresh() {
         assert_eq!(request.await.unwrap(), 200);
     }
     let log = scene.server.log();
-    let refreshes = log
-        .iter()
-        .filter(|line| line.starts_with("/oauth/token"))
-        .count();
+    let refreshes = log.iter().filter(|line| line.starts_with("/oauth/token")).count();
     assert_eq!(refreshes, 1);
 }
 
@@ -257,25 +213,12 @@ async fn k_50_an_expired_refresh_token_calls_the_login_hook_and_the_request_goes
     let response = scene.get().await.unwrap();
     assert_eq!(response.status(), 200);
     let reasons = hook.reasons.lock().clone();
-    let [
-        LoginReason::Refused {
-            error,
-            after_lost_answer: false,
-            ..
-        },
-    ] = &reasons[..]
-    else {
+    let [LoginReason::Refused { error, after_lost_answer: false, .. }] = &reasons[..] else {
         panic!("{reasons:?}");
     };
     assert_eq!((error.status(), error.code()), (401, Some("invalid_token")));
-    assert_eq!(
-        error.description(),
-        Some("Invalid refresh token (expired): [hidden]")
-    );
-    assert_eq!(
-        scene.session.current_tokens().unwrap().refresh_token(),
-        Some("new")
-    );
+    assert_eq!(error.description(), Some("Invalid refresh token (expired): [hidden]"));
+    assert_eq!(scene.session.current_tokens().unwrap().refresh_token(), Some("new"));
 }
 
 /// K-51, K-44, K-20, G10: who declines is not asked again, and the server is left alone.
@@ -288,22 +231,14 @@ async fn k_51_a_declined_login_fails_everybody_alike_without_traffic() {
         let error = scene.get().await.unwrap_err();
         let error = Error::find(&error).expect("ours");
         assert!(error.is_login_required(), "{round}: {error}");
-        assert_eq!(
-            error.rejection().is_some(),
-            round == 0,
-            "only the first one was sent"
-        );
+        assert_eq!(error.rejection().is_some(), round == 0, "only the first one was sent");
     }
     assert_eq!(hook.calls(), 1);
     let log = scene.server.log();
     assert_eq!(log, ["/api/orders old", "/oauth/token -"]);
 
     gateway.letting_in("later");
-    scene
-        .session
-        .set_tokens(TokenSet::new("later"))
-        .await
-        .unwrap();
+    scene.session.set_tokens(TokenSet::new("later")).await.unwrap();
     assert_eq!(scene.get().await.unwrap().status(), 200);
 }
 
@@ -321,11 +256,7 @@ async fn k_63_the_echoed_token_appears_nowhere() {
         ("the page's", 401, EXPIRED),
         ("with our token", 401, &own),
         ("another client's (row 16)", 400, &wrong.to_string()),
-        (
-            "a configuration error",
-            400,
-            &own.replace("invalid_token", "invalid_request"),
-        ),
+        ("a configuration error", 400, &own.replace("invalid_token", "invalid_request")),
         ("an outage", 500, &own),
     ] {
         let gateway = Gateway::new((401, expired), &[(status, body)]);
@@ -354,20 +285,12 @@ async fn k_63_the_echoed_token_appears_nowhere() {
         assert!(shown.len() > 4, "{case}: an event at least");
         shown.extend(log.lines(""));
         for text in shown {
-            for secret in [
-                OLD_REFRESH_TOKEN,
-                "eyJ0eXAi",
-                "tsp123abcd",
-                "dHNwMTIzYWJjZA",
-            ] {
+            for secret in [OLD_REFRESH_TOKEN, "eyJ0eXAi", "tsp123abcd", "dHNwMTIzYWJjZA"] {
                 assert!(!text.contains(secret), "{case}: {text}");
             }
         }
     }
-    assert!(
-        !log.lines("token_refresh").is_empty(),
-        "something was logged"
-    );
+    assert!(!log.lines("token_refresh").is_empty(), "something was logged");
 }
 
 /// K-41, K-42, E07, E09, Q-92, Q-95, DIGIRUNNER.md §8: what no refresh can mend reaches the caller
@@ -381,38 +304,20 @@ async fn k_42_the_gateways_other_errors_are_not_about_the_token() {
             (|_| shape_a(403, "Forbidden", "Client(application) disable")) as fn(&str) -> Value,
         ),
         ("scope", 403, |_| {
-            shape_a(
-                403,
-                "Forbidden",
-                "Token Violates Scope Authorization Access Settings",
-            )
+            shape_a(403, "Forbidden", "Token Violates Scope Authorization Access Settings")
         }),
-        ("quota", 403, |_| {
-            shape_a(403, "Forbidden", "Client(application) quota ran out")
-        }),
-        (
-            "uses",
-            403,
-            |_| json!({"error": "Over Access Token Allow Times"}),
-        ),
+        ("quota", 403, |_| shape_a(403, "Forbidden", "Client(application) quota ran out")),
+        ("uses", 403, |_| json!({"error": "Over Access Token Allow Times"})),
         ("bad request", 400, revoked),
-        ("tps", 429, |_| {
-            shape_a(429, "tps", "Client requests exceeds TPS limit. client:X")
-        }),
-        ("disabled API", 503, |_| {
-            shape_a(503, "Service Unavailable", "")
-        }),
+        ("tps", 429, |_| shape_a(429, "tps", "Client requests exceeds TPS limit. client:X")),
+        ("disabled API", 503, |_| shape_a(503, "Service Unavailable", "")),
         ("broken", 500, |_| shape_a(500, "Internal Server Error", "")),
     ] {
         let scene = Scene::new(Gateway::new((status, body), &[(200, SUCCESS)]), |b| b).await;
         let response = scene.get().await.unwrap();
         assert_eq!(response.status(), status, "{case}");
         assert_eq!(response.url().path(), "/api/orders", "{case}");
-        assert_eq!(
-            response.text().await.unwrap(),
-            body("old").to_string(),
-            "{case}"
-        );
+        assert_eq!(response.text().await.unwrap(), body("old").to_string(), "{case}");
         assert_eq!(scene.server.log(), ["/api/orders old"], "{case}");
     }
 }
@@ -437,10 +342,7 @@ async fn k_55_the_end_of_the_session_is_known_beforehand() {
     let scene = Scene::new(gateway, |builder| builder.login_notice(century)).await;
     let mut events = scene.session.events();
     scene.get().await.unwrap();
-    assert_eq!(
-        scene.session.current_tokens().unwrap().refresh_expires_at(),
-        Some(end)
-    );
+    assert_eq!(scene.session.current_tokens().unwrap().refresh_expires_at(), Some(end));
     scene.session.settle().await.unwrap();
     assert!(told(&mut events).await.contains(&"login due".to_owned()));
 }
@@ -449,36 +351,16 @@ async fn k_55_the_end_of_the_session_is_known_beforehand() {
 #[tokio::test]
 async fn k_54_a_refusal_of_the_client_calls_no_hook_and_is_not_repeated() {
     for (case, status, body) in [
-        (
-            "row 5",
-            401,
-            shape_a(
-                401,
-                "Unauthorized",
-                "The client(application) was not found.",
-            ),
-        ),
-        (
-            "row 6",
-            403,
-            shape_a(403, "Forbidden", "'tspclient' Client(application) locked"),
-        ),
+        ("row 5", 401, shape_a(401, "Unauthorized", "The client(application) was not found.")),
+        ("row 6", 403, shape_a(403, "Forbidden", "'tspclient' Client(application) locked")),
         (
             "row 7",
             400,
             json!({"error": "invalid_request", "error_description": "Missing client_secret"}),
         ),
-        (
-            "row 8",
-            401,
-            shape_a(401, "Unauthorized", "account or password is incorrect"),
-        ),
+        ("row 8", 401, shape_a(401, "Unauthorized", "account or password is incorrect")),
         ("row 23", 403, shape_a(403, "Forbidden", "'u' User disable")),
-        (
-            "row 25",
-            403,
-            json!({"ResHeader": {"rtnCode": "1219", "rtnMsg": "mode"}}),
-        ),
+        ("row 25", 403, json!({"ResHeader": {"rtnCode": "1219", "rtnMsg": "mode"}})),
     ] {
         let gateway = Gateway::new((401, expired), &[(status, &body.to_string())]);
         let hook = Hook::declining();
@@ -486,10 +368,7 @@ async fn k_54_a_refusal_of_the_client_calls_no_hook_and_is_not_repeated() {
         for _ in 0..3 {
             let error = scene.get().await.unwrap_err();
             let error = Error::find(&error).expect("ours");
-            assert!(
-                matches!(error.kind(), ErrorKind::Configuration),
-                "{case}: {error}"
-            );
+            assert!(matches!(error.kind(), ErrorKind::Configuration), "{case}: {error}");
         }
         assert_eq!(hook.calls(), 0, "{case}");
         let log = scene.server.log();

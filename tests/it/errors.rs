@@ -39,20 +39,8 @@ async fn failures() -> Vec<(&'static str, &'static str, Rig, Authenticate, &'sta
     store.fail(&["load"]);
     let by_store = Rig::with(Api::friendly(), Issuer::new(), move |b| b.store(store));
     vec![
-        (
-            "a refused client",
-            "configuration",
-            failing(RefreshFailure::Configuration),
-            new,
-            api,
-        ),
-        (
-            "a dead refresh token",
-            "login required",
-            failing(RefreshFailure::Terminal),
-            new,
-            api,
-        ),
+        ("a refused client", "configuration", failing(RefreshFailure::Configuration), new, api),
+        ("a dead refresh token", "login required", failing(RefreshFailure::Terminal), new, api),
         (
             "an issuer that is down",
             "authorization server unavailable",
@@ -60,13 +48,7 @@ async fn failures() -> Vec<(&'static str, &'static str, Rig, Authenticate, &'sta
             new,
             api,
         ),
-        (
-            "nobody is logged in",
-            "login required",
-            logged_out,
-            new,
-            api,
-        ),
+        ("nobody is logged in", "login required", logged_out, new, api),
         (
             "plain http",
             "insecure URL",
@@ -74,13 +56,7 @@ async fn failures() -> Vec<(&'static str, &'static str, Rig, Authenticate, &'sta
             new,
             "http://api.test/",
         ),
-        (
-            "no budget",
-            "too many refreshes",
-            rig(|b| b.refresh_budget(0, SECOND)),
-            new,
-            api,
-        ),
+        ("no budget", "too many refreshes", rig(|b| b.refresh_budget(0, SECOND)), new, api),
         ("a broken store", "token store", by_store, new, api),
     ]
 }
@@ -88,13 +64,7 @@ async fn failures() -> Vec<(&'static str, &'static str, Rig, Authenticate, &'sta
 /// K-70: R-072.
 #[tokio::test]
 async fn k_70_every_failure_is_found_wherever_other_middlewares_put_it() {
-    for wrapped in [
-        "bare",
-        "outer retry",
-        "outer error",
-        "outer anyhow",
-        "all of them",
-    ] {
+    for wrapped in ["bare", "outer retry", "outer error", "outer anyhow", "all of them"] {
         for (case, kind, rig, wish, url) in failures().await {
             let case = format!("{case}, {wrapped}");
             let client = wrap(&rig, wrapped);
@@ -136,11 +106,7 @@ async fn k_70_no_message_repeats_the_one_of_its_source() {
             }
         }
         let report = format!("{:#}", anyhow::Error::from(error));
-        for said in [
-            "the issuer said no",
-            "the cable is unplugged",
-            "scripted_code",
-        ] {
+        for said in ["the issuer said no", "the cable is unplugged", "scripted_code"] {
             assert!(report.matches(said).count() <= 1, "{case}: {report}");
         }
     }
@@ -186,10 +152,7 @@ async fn k_70_an_outer_retry_does_not_repeat_a_failure_of_ours() {
     let rig = Rig::new(Api::friendly());
     rig.clock.advance(3600 * SECOND);
     rig.issuer.then_fails(RefreshFailure::Unusable);
-    let error = wrap(&rig, "outer retry")
-        .get("https://api.test/")
-        .send()
-        .await;
+    let error = wrap(&rig, "outer retry").get("https://api.test/").send().await;
     assert!(Error::find(&error.unwrap_err()).is_some());
     assert_eq!(rig.issuer.calls(), 1);
 }
@@ -214,10 +177,7 @@ fn wrap(rig: &Rig, how: &str) -> ClientWithMiddleware {
     if is("outer retry") {
         builder = builder.with(retry());
     }
-    builder
-        .with(rig.session.clone())
-        .with(rig.api.clone())
-        .build()
+    builder.with(rig.session.clone()).with(rig.api.clone()).build()
 }
 
 fn retry() -> RetryTransientMiddleware<ExponentialBackoff> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest_middleware::ClientWithMiddleware;
-use reqwest_refresh::{Error, ErrorKind, RefreshFailure, TokenSet};
+use reqwest_refresh::{Error, ErrorKind, RefreshFailure, TokenSet, TokenStore};
 
 use crate::support::{Api, Issuer, Rig, SECOND, ScriptedStore, everybody_waits, outcome};
 
@@ -44,11 +44,7 @@ async fn k_20_whoever_needs_a_refresh_joins_the_one_that_runs() {
         assert_eq!(handle.await.unwrap().unwrap().access_token(), token);
         assert_eq!(forced.await.unwrap().unwrap().access_token(), token);
         assert_eq!(rig.issuer.calls(), round);
-        assert_eq!(
-            rig.api.tokens()[(round - 1) * 3..],
-            vec![token; 3],
-            "and no 401"
-        );
+        assert_eq!(rig.api.tokens()[(round - 1) * 3..], vec![token; 3], "and no 401");
         rig.clock.advance(HOUR);
     }
 }
@@ -76,11 +72,7 @@ async fn k_20_a_hundred_requests_share_one_failure() {
         }
         messages.dedup();
         assert_eq!(messages.len(), 1, "{messages:?}");
-        assert_eq!(
-            (rig.issuer.calls(), rig.api.arrived()),
-            (1, 0),
-            "{expected}"
-        );
+        assert_eq!((rig.issuer.calls(), rig.api.arrived()), (1, 0), "{expected}");
     }
 }
 
@@ -130,10 +122,7 @@ async fn k_21_dropping_the_request_that_started_a_refresh_does_not_lose_the_new_
     assert!(leader.await.unwrap_err().is_cancelled());
     rig.issuer.release();
     assert_eq!(outcome(waiter.await.unwrap()), "200");
-    assert_eq!(
-        (rig.issuer.sent(), rig.api.tokens()),
-        (vec!["r0".into()], vec!["a1".into()])
-    );
+    assert_eq!((rig.issuer.sent(), rig.api.tokens()), (vec!["r0".into()], vec!["a1".into()]));
 }
 
 /// K-21: nobody is left, and the rotated pair is kept all the same. C14.
@@ -164,10 +153,7 @@ async fn k_21_a_cancelled_waiter_disturbs_nobody() {
     everybody_waits().await;
     for request in requests.drain(3..7) {
         request.abort();
-        assert!(
-            request.await.unwrap_err().is_cancelled(),
-            "it leaves at once"
-        );
+        assert!(request.await.unwrap_err().is_cancelled(), "it leaves at once");
     }
     rig.issuer.release();
     for request in requests {
@@ -222,11 +208,7 @@ async fn k_21_a_refresh_that_hangs_is_given_up_and_another_is_tried() {
 /// K-21: the session outlives the runtime on which its refresh ran.
 #[test]
 fn k_21_a_runtime_that_ends_ends_the_refresh_and_not_the_session() {
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap()
-    };
+    let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
     let rig = expired(Api::friendly());
     rig.issuer.hold();
     let first = runtime();
@@ -254,11 +236,7 @@ fn k_21_a_runtime_that_ends_ends_the_refresh_and_not_the_session() {
 /// K-21, K-60: a runtime that ends during the save does not take the rotated pair with it. X11.
 #[test]
 fn k_21_a_runtime_that_ends_during_a_save_leaves_the_new_pair_in_memory() {
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap()
-    };
+    let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
     let store = ScriptedStore::new();
     let rig = Rig::with(Api::friendly(), Issuer::new(), |b| b.store(store.clone()));
     let first = runtime();
@@ -332,13 +310,19 @@ async fn k_21_settle_does_not_return_while_newer_tokens_are_unsaved() {
     let error = settled.await.unwrap().unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Store), "{error}");
 
+    // u1 waits for a sibling's lock; meanwhile u2 is set, and u1 need not be saved any more.
     store.fail(&[]);
-    store.hold();
+    let lease = store.memory.lock().await.unwrap();
     let session = rig.session.clone();
     let settled = tokio::spawn(async move { session.settle().await });
     everybody_waits().await;
     let second = set("u2");
     everybody_waits().await;
+    store.hold();
+    drop(lease);
+    everybody_waits().await;
+    assert_eq!(store.log().last().unwrap(), "save u2");
+    assert!(!settled.is_finished(), "u2 is not saved yet");
     store.release();
     settled.await.unwrap().unwrap();
     assert_eq!(store.access_token().await.unwrap(), "u2");
@@ -357,10 +341,7 @@ async fn k_22_a_rejection_of_an_older_token_replays_and_does_not_refresh() {
     rig.session.refresh().await.unwrap();
     rig.api.release();
     assert_eq!(outcome(late.await.unwrap()), "200");
-    assert_eq!(
-        (rig.api.tokens(), rig.issuer.calls()),
-        (vec!["a0".into(), "a1".into()], 1)
-    );
+    assert_eq!((rig.api.tokens(), rig.issuer.calls()), (vec!["a0".into(), "a1".into()], 1));
 }
 
 /// K-22: a request went out without a token, and somebody has logged in since. E05.
@@ -378,8 +359,5 @@ async fn k_22_a_rejection_of_no_token_replays_with_the_one_that_has_come() {
     rig.session.set_tokens(TokenSet::new("u1")).await.unwrap();
     rig.api.release();
     assert_eq!(outcome(request.await.unwrap()), "200");
-    assert_eq!(
-        (rig.api.tokens(), rig.issuer.calls()),
-        (vec!["-".into(), "u1".into()], 0)
-    );
+    assert_eq!((rig.api.tokens(), rig.issuer.calls()), (vec!["-".into(), "u1".into()], 0));
 }

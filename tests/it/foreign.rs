@@ -80,14 +80,7 @@ async fn k_23_a_hook_that_would_wait_for_itself_fails_at_once() {
     rig.clock.advance(HOUR);
     rig.issuer.then_fails(RefreshFailure::Terminal);
     assert_eq!(rig.outcome().await, "200");
-    let expected = [
-        REENTRANT,
-        REENTRANT,
-        REENTRANT,
-        REENTRANT,
-        "a0",
-        "LoginRequired",
-    ];
+    let expected = [REENTRANT, REENTRANT, REENTRANT, REENTRANT, "a0", "LoginRequired"];
     assert_eq!(*inside.heard.lock(), expected);
 }
 
@@ -96,9 +89,7 @@ async fn k_23_a_hook_that_would_wait_for_itself_fails_at_once() {
 async fn k_23_a_refresher_that_would_wait_for_itself_fails_at_once() {
     let inside = Inside::default();
     let clock = reqwest_refresh::ManualClock::new();
-    let session = Session::builder(inside.clone())
-        .clock(clock.clone())
-        .tokens(Rig::tokens(3600));
+    let session = Session::builder(inside.clone()).clock(clock.clone()).tokens(Rig::tokens(3600));
     let session = session.build().unwrap();
     inside.put(&session, &Api::friendly());
     clock.advance(HOUR);
@@ -171,26 +162,10 @@ async fn k_23_a_hook_may_set_tokens_itself() {
 async fn k_24_a_panic_is_an_error_for_every_waiter_and_never_a_hang() {
     type Break = fn(&Rig, &ScriptedStore);
     let cases: [(&str, Break, &str); 8] = [
-        (
-            "refresher panics",
-            |r, _| r.issuer.then_panics(),
-            "refresh interrupted",
-        ),
-        (
-            "load panics",
-            |_, s| s.panic(&["load"]),
-            "refresh interrupted",
-        ),
-        (
-            "lock panics",
-            |_, s| s.panic(&["lock"]),
-            "refresh interrupted",
-        ),
-        (
-            "save panics: the pair is usable",
-            |_, s| s.panic(&["save"]),
-            "200",
-        ),
+        ("refresher panics", |r, _| r.issuer.then_panics(), "refresh interrupted"),
+        ("load panics", |_, s| s.panic(&["load"]), "refresh interrupted"),
+        ("lock panics", |_, s| s.panic(&["lock"]), "refresh interrupted"),
+        ("save panics: the pair is usable", |_, s| s.panic(&["save"]), "200"),
         (
             "refresher fails",
             |r, _| r.issuer.then_fails(RefreshFailure::Unusable),
@@ -198,11 +173,7 @@ async fn k_24_a_panic_is_an_error_for_every_waiter_and_never_a_hang() {
         ),
         ("load fails", |_, s| s.fail(&["load"]), "token store"),
         ("lock fails", |_, s| s.fail(&["lock"]), "token store"),
-        (
-            "save fails: the pair is usable",
-            |_, s| s.fail(&["save"]),
-            "200",
-        ),
+        ("save fails: the pair is usable", |_, s| s.fail(&["save"]), "200"),
     ];
     for (case, break_it, expected) in cases {
         let store = ScriptedStore::holding(Rig::tokens(3600)).await;
@@ -263,10 +234,7 @@ async fn k_24_a_panic_behind_a_stale_token_is_not_noticed_by_the_request() {
     rig.clock.advance(SECOND);
     assert_eq!(rig.outcome().await, "200");
     everybody_waits().await;
-    assert_eq!(
-        (rig.issuer.calls(), rig.session.status()),
-        (2, Status::Fresh)
-    );
+    assert_eq!((rig.issuer.calls(), rig.session.status()), (2, Status::Fresh));
 }
 
 /// K-24: a store that panics while the user's tokens are saved is an error for the user.
@@ -275,10 +243,7 @@ async fn k_24_a_panic_while_saving_what_the_user_set_is_an_error() {
     let store = ScriptedStore::new();
     let rig = Rig::with(Api::friendly(), Issuer::new(), |b| b.store(store.clone()));
     store.panic(&["save", "clear"]);
-    rig.session
-        .set_tokens(TokenSet::new("u1"))
-        .await
-        .unwrap_err();
+    rig.session.set_tokens(TokenSet::new("u1")).await.unwrap_err();
     assert_eq!(rig.outcome().await, "200");
     rig.session.clear().await.unwrap_err();
     assert_eq!(rig.session.status(), Status::LoggedOut);
@@ -360,16 +325,7 @@ async fn k_23_a_store_that_would_wait_for_itself_fails_at_once() {
     assert_eq!(rig.outcome().await, "200", "a refresh");
     store.inside.put(&rig.session, &rig.api);
     rig.clock.advance(HOUR);
-    rig.session
-        .set_tokens(Rig::tokens(60).with_expires_at(rig.clock.wall()))
-        .await
-        .unwrap();
-    let heard: Vec<_> = store
-        .inside
-        .heard
-        .lock()
-        .chunks(6)
-        .map(|c| c[..4].to_vec())
-        .collect();
+    rig.session.set_tokens(Rig::tokens(60).with_expires_at(rig.clock.wall())).await.unwrap();
+    let heard: Vec<_> = store.inside.heard.lock().chunks(6).map(|c| c[..4].to_vec()).collect();
     assert_eq!(heard, vec![vec![REENTRANT.to_owned(); 4]; 3]);
 }

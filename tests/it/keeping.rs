@@ -53,11 +53,7 @@ async fn k_60_a_rotated_pair_is_saved_before_it_is_used_or_announced() {
     assert_eq!(told(&mut events).await, ["saved", "refreshed 3"]);
     let saved = store.memory.load().await.unwrap().unwrap();
     assert_eq!(saved.refresh_token(), Some("r1"));
-    assert_eq!(
-        saved.expires_at(),
-        Some(rig.clock.wall() + HOUR),
-        "an end, not a lifetime"
-    );
+    assert_eq!(saved.expires_at(), Some(rig.clock.wall() + HOUR), "an end, not a lifetime");
 }
 
 /// K-60: a save that fails is tried three times and told; the pair is used. X10.
@@ -73,10 +69,7 @@ async fn k_60_a_save_that_fails_is_repeated_reported_and_leaves_the_pair_usable(
     assert_eq!(rig.api.tokens(), ["a0", "a1"]);
     let saves = store.log().iter().filter(|line| *line == "save a1").count();
     assert_eq!(saves, 3);
-    assert_eq!(
-        told(&mut events).await,
-        ["not saved: token store", "refreshed 3"]
-    );
+    assert_eq!(told(&mut events).await, ["not saved: token store", "refreshed 3"]);
 
     // settle() says so, and tries again.
     let session = rig.session.clone();
@@ -141,11 +134,7 @@ async fn k_60_what_the_user_sets_and_cannot_be_saved_is_used_all_the_same() {
         seconds_until_done(&rig, &said).await;
         let error = said.await.unwrap().unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Store), "{error}");
-        let expected = if clear {
-            Status::LoggedOut
-        } else {
-            Status::Fresh
-        };
+        let expected = if clear { Status::LoggedOut } else { Status::Fresh };
         assert_eq!(rig.session.status(), expected);
     }
 }
@@ -153,10 +142,9 @@ async fn k_60_what_the_user_sets_and_cannot_be_saved_is_used_all_the_same() {
 /// K-60: the refresh's deadline does not cut a save, which has one of its own. X07.
 #[tokio::test]
 async fn k_60_a_slow_save_is_not_cut_by_the_refreshs_deadline_and_a_hanging_one_is_bounded() {
-    for (case, hangs_for, told_first) in [
-        ("slow", 9, "saved"),
-        ("hanging", 999, "not saved: token store"),
-    ] {
+    for (case, hangs_for, told_first) in
+        [("slow", 9, "saved"), ("hanging", 999, "not saved: token store")]
+    {
         let store = ScriptedStore::new();
         store.memory.save(&Rig::tokens(3600)).await.unwrap();
         let rig = Rig::with(Api::friendly(), Issuer::new(), |b| {
@@ -183,11 +171,7 @@ async fn k_60_a_slow_save_is_not_cut_by_the_refreshs_deadline_and_a_hanging_one_
         assert!(request.is_finished(), "{case}: bounded");
         assert_eq!(outcome(request.await.unwrap()), "200", "{case}");
         assert_eq!(rig.api.tokens(), ["a0", "a1"], "{case}");
-        assert_eq!(
-            told(&mut events).await,
-            [told_first, "refreshed 3"],
-            "{case}"
-        );
+        assert_eq!(told(&mut events).await, [told_first, "refreshed 3"], "{case}");
     }
 }
 
@@ -196,14 +180,10 @@ async fn k_60_a_slow_save_is_not_cut_by_the_refreshs_deadline_and_a_hanging_one_
 async fn k_60_the_refresh_token_of_an_unusable_answer_is_saved_and_sent_next() {
     let store = ScriptedStore::new();
     let rig = rig_over(&store).await;
-    rig.issuer
-        .then(Ok(TokenSet::new("").with_refresh_token("r9")));
+    rig.issuer.then(Ok(TokenSet::new("").with_refresh_token("r9")));
     assert_eq!(rig.outcome().await, "authorization server unavailable");
     let saved = store.memory.load().await.unwrap().unwrap();
-    assert_eq!(
-        (saved.access_token(), saved.refresh_token()),
-        ("a0", Some("r9"))
-    );
+    assert_eq!((saved.access_token(), saved.refresh_token()), ("a0", Some("r9")));
     rig.clock.advance(2 * SECOND);
     assert_eq!(rig.outcome().await, "200");
     assert_eq!(rig.issuer.sent(), ["r0", "r9"]);
@@ -222,11 +202,7 @@ async fn k_60_without_the_store_the_server_is_not_asked() {
         assert_eq!(rig.issuer.calls(), 0, "{operation}");
         store.fail(&[]);
         rig.clock.advance(2 * SECOND);
-        assert_eq!(
-            rig.outcome().await,
-            "200",
-            "{operation}: the pair stayed usable"
-        );
+        assert_eq!(rig.outcome().await, "200", "{operation}: the pair stayed usable");
     }
 }
 
@@ -278,12 +254,7 @@ async fn k_61_two_processes_share_one_refresh() {
     let store = ScriptedStore::new();
     let (one, other) = two_processes(&store).await;
     one.issuer.hold();
-    let requests = [
-        one.spawn_get(),
-        other.spawn_get(),
-        one.spawn_get(),
-        other.spawn_get(),
-    ];
+    let requests = [one.spawn_get(), other.spawn_get(), one.spawn_get(), other.spawn_get()];
     everybody_waits().await;
     assert_eq!(one.issuer.calls(), 1, "the other waits for the lock");
     one.issuer.release();
@@ -293,9 +264,7 @@ async fn k_61_two_processes_share_one_refresh() {
     assert_eq!(one.issuer.sent(), ["r0"]);
     assert_eq!(other.api.tokens(), ["a1", "a1"]);
     let log = store.log();
-    let tail = [
-        "lock", "load", "save a1", "unlock", "lock", "load", "unlock",
-    ];
+    let tail = ["lock", "load", "save a1", "unlock", "lock", "load", "unlock"];
     assert_eq!(log[log.len() - 7..], tail);
 }
 
@@ -317,33 +286,19 @@ async fn k_61_the_stored_refresh_token_is_sent_and_not_the_remembered_one() {
 #[tokio::test]
 async fn k_61_a_rejected_token_is_replaced_by_what_the_sibling_has() {
     let store = ScriptedStore::new();
-    let rig = Rig::with(Api::rejecting(&["a0", "dead"]), Issuer::new(), |b| {
-        b.store(store.clone())
-    });
+    let rig = Rig::with(Api::rejecting(&["a0", "dead"]), Issuer::new(), |b| b.store(store.clone()));
     store.memory.save(&Rig::tokens(3600)).await.unwrap();
     rig.session.tokens().await.unwrap();
-    let sibling = TokenSet::new("a9")
-        .with_refresh_token("r9")
-        .with_expires_in(HOUR);
+    let sibling = TokenSet::new("a9").with_refresh_token("r9").with_expires_in(HOUR);
     store.memory.save(&sibling).await.unwrap();
     assert_eq!(rig.outcome().await, "200");
-    assert_eq!(
-        (rig.api.tokens(), rig.issuer.calls()),
-        (vec!["a0".into(), "a9".into()], 0)
-    );
+    assert_eq!((rig.api.tokens(), rig.issuer.calls()), (vec!["a0".into(), "a9".into()], 0));
 
-    rig.session
-        .set_tokens(TokenSet::new("dead").with_refresh_token("x"))
-        .await
-        .unwrap();
+    rig.session.set_tokens(TokenSet::new("dead").with_refresh_token("x")).await.unwrap();
     let same = TokenSet::new("dead").with_refresh_token("y");
     store.memory.save(&same).await.unwrap();
     assert_eq!(rig.outcome().await, "200");
-    assert_eq!(
-        rig.issuer.sent(),
-        ["y"],
-        "the stored refresh token, at once"
-    );
+    assert_eq!(rig.issuer.sent(), ["y"], "the stored refresh token, at once");
 }
 
 /// K-61: a sibling's logout is a logout.
@@ -353,10 +308,7 @@ async fn k_61_a_logout_by_a_sibling_is_a_logout() {
     let (one, other) = two_processes(&store).await;
     one.session.log_out().await.unwrap();
     let error = other.session.tokens().await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "login required: the session was logged out"
-    );
+    assert_eq!(error.to_string(), "login required: the session was logged out");
     assert_eq!(one.issuer.calls(), 0);
     assert_eq!(other.session.current_tokens().map(|_| ()), None);
 }
@@ -369,10 +321,7 @@ async fn k_61_a_lock_that_is_never_given_back_is_an_error() {
     let lease = store.memory.lock().await.unwrap();
     let request = rig.spawn_get();
     let took = seconds_until_done(&rig, &request).await;
-    assert_eq!(
-        (took, outcome(request.await.unwrap())),
-        (40, "token store".into())
-    );
+    assert_eq!((took, outcome(request.await.unwrap())), (40, "token store".into()));
     assert_eq!(rig.issuer.calls(), 0);
     drop(lease);
     rig.clock.advance(2 * SECOND);
@@ -400,11 +349,9 @@ async fn k_61_what_the_user_sets_is_written_after_a_siblings_refresh() {
 /// K-61: the lease is given back when a refresh fails, whichever way.
 #[tokio::test]
 async fn k_61_a_refresh_that_fails_gives_the_lock_back() {
-    for failure in [
-        RefreshFailure::Terminal,
-        RefreshFailure::Unusable,
-        RefreshFailure::Configuration,
-    ] {
+    for failure in
+        [RefreshFailure::Terminal, RefreshFailure::Unusable, RefreshFailure::Configuration]
+    {
         let store = ScriptedStore::new();
         let rig = rig_over(&store).await;
         rig.issuer.then_fails(failure);

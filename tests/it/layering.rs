@@ -36,26 +36,17 @@ const LAYERS: [&str; 29] = [
     "lib.rs",
 ];
 
-const IO: [&str; 9] = [
-    "async ", "::now(", "tokio", "reqwest", "std::fs", "std::net", "fastrand", "rand::", ".await",
-];
+const IO: [&str; 9] =
+    ["async ", "::now(", "tokio", "reqwest", "std::fs", "std::net", "fastrand", "rand::", ".await"];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries
-        .flat_map(|path| {
-            if path.is_dir() {
-                files(&path)
-            } else {
-                vec![path]
-            }
-        })
+        .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
         .collect()
 }
@@ -77,10 +68,8 @@ fn layer(file: &str) -> usize {
 
 /// The file in which `crate::a::b::Item` is: the longest path that is one.
 fn imported(path: &str) -> Option<String> {
-    let parts: Vec<_> = path
-        .split("::")
-        .take_while(|part| part.starts_with(char::is_lowercase))
-        .collect();
+    let parts: Vec<_> =
+        path.split("::").take_while(|part| part.starts_with(char::is_lowercase)).collect();
     (1..=parts.len())
         .rev()
         .map(|length| format!("{}.rs", parts[..length].join("/")))

@@ -68,11 +68,7 @@ async fn k_10_where_the_end_comes_from_is_a_table() {
     let jwe = "eyJhbGciOiJSU0EtT0FFUCJ9.a2V5.aXY.Y2lwaGVy.dGFn";
     for (case, tokens, expected) in [
         ("expires_in", opaque().with_expires_in(HOUR), Some(HOUR)),
-        (
-            "expires_in beats a JWT",
-            TokenSet::new(&*long_ago).with_expires_in(HOUR),
-            Some(HOUR),
-        ),
+        ("expires_in beats a JWT", TokenSet::new(&*long_ago).with_expires_in(HOUR), Some(HOUR)),
         (
             "exp - iat, whatever the server's clock says",
             TokenSet::new(&*long_ago),
@@ -82,21 +78,9 @@ async fn k_10_where_the_end_comes_from_is_a_table() {
         ("JWE", TokenSet::new(jwe), None),
         ("broken", TokenSet::new("a.b.c"), None),
         ("no claim", TokenSet::new(jwt(&json!({"sub": "x"}))), None),
-        (
-            "stime alone",
-            TokenSet::new(jwt(&json!({"stime": 1_700_000_000_000_u64}))),
-            None,
-        ),
-        (
-            "exp of a wrong type",
-            TokenSet::new(jwt(&json!({"exp": "soon"}))),
-            None,
-        ),
-        (
-            "zero is unknown",
-            opaque().with_expires_in(Duration::ZERO),
-            None,
-        ),
+        ("stime alone", TokenSet::new(jwt(&json!({"stime": 1_700_000_000_000_u64}))), None),
+        ("exp of a wrong type", TokenSet::new(jwt(&json!({"exp": "soon"}))), None),
+        ("zero is unknown", opaque().with_expires_in(Duration::ZERO), None),
     ] {
         let rig = refreshed(tokens).await;
         let end = rig.session.current_tokens().unwrap().expires_at();
@@ -134,14 +118,8 @@ async fn k_10_a_token_of_unknown_end_is_used_until_it_is_rejected() {
     });
     rig.clock.advance(24 * 365 * HOUR);
     assert_eq!(rig.outcome().await, "200");
-    assert_eq!(
-        (rig.api.tokens(), rig.issuer.calls()),
-        (vec!["good".to_owned()], 0)
-    );
-    rig.session
-        .set_tokens(TokenSet::new("bad").with_refresh_token("r0"))
-        .await
-        .unwrap();
+    assert_eq!((rig.api.tokens(), rig.issuer.calls()), (vec!["good".to_owned()], 0));
+    rig.session.set_tokens(TokenSet::new("bad").with_refresh_token("r0")).await.unwrap();
     assert_eq!(rig.outcome().await, "200");
     assert_eq!(rig.api.tokens(), ["good", "bad", "a1"]);
 }
@@ -153,17 +131,9 @@ async fn k_10_a_jwt_that_was_kept_too_long_is_refreshed_before_it_is_sent() {
     let now = seconds(rig.clock.wall());
     for (case, claims, sent) in [
         ("over", json!({"iat": now - 7200, "exp": now - 3600}), "a1"),
-        (
-            "alive",
-            json!({"iat": now - 60, "exp": now + 3600}),
-            "the JWT",
-        ),
+        ("alive", json!({"iat": now - 60, "exp": now + 3600}), "the JWT"),
         // Issued "in the future": the server's clock is ahead, the token lives for ten minutes.
-        (
-            "ahead",
-            json!({"iat": now + 900, "exp": now + 1500}),
-            "the JWT",
-        ),
+        ("ahead", json!({"iat": now + 900, "exp": now + 1500}), "the JWT"),
     ] {
         let token = jwt(&claims);
         let tokens = TokenSet::new(&*token).with_refresh_token("r");
@@ -174,10 +144,7 @@ async fn k_10_a_jwt_that_was_kept_too_long_is_refreshed_before_it_is_sent() {
         assert_eq!(last, *expected, "{case}");
     }
     let left = rig.session.current_tokens().unwrap().expires_at().unwrap();
-    assert!(
-        left <= rig.clock.wall() + 600 * SECOND,
-        "never more than exp - iat"
-    );
+    assert!(left <= rig.clock.wall() + 600 * SECOND, "never more than exp - iat");
 }
 
 /// K-11: three ages, to the nanosecond. B01, B11.
@@ -185,59 +152,22 @@ async fn k_10_a_jwt_that_was_kept_too_long_is_refreshed_before_it_is_sent() {
 async fn k_11_a_token_is_fresh_then_stale_then_expired() {
     for (case, window, lifetime, at, expected) in [
         ("new", 60, 3600, Duration::ZERO, Status::Fresh),
-        (
-            "before the window",
-            60,
-            3600,
-            3540 * SECOND - NANOSECOND,
-            Status::Fresh,
-        ),
+        ("before the window", 60, 3600, 3540 * SECOND - NANOSECOND, Status::Fresh),
         ("in the window", 60, 3600, 3540 * SECOND, Status::Stale),
-        (
-            "before the end",
-            60,
-            3600,
-            3600 * SECOND - NANOSECOND,
-            Status::Stale,
-        ),
+        ("before the end", 60, 3600, 3600 * SECOND - NANOSECOND, Status::Stale),
         ("at the end", 60, 3600, 3600 * SECOND, Status::Expired),
         ("after the end", 60, 3600, 36_000 * SECOND, Status::Expired),
-        (
-            "other window",
-            600,
-            3600,
-            3000 * SECOND - NANOSECOND,
-            Status::Fresh,
-        ),
-        (
-            "in the other window",
-            600,
-            3600,
-            3000 * SECOND,
-            Status::Stale,
-        ),
-        (
-            "window as long as the life",
-            3600,
-            3600,
-            1800 * SECOND - NANOSECOND,
-            Status::Fresh,
-        ),
+        ("other window", 600, 3600, 3000 * SECOND - NANOSECOND, Status::Fresh),
+        ("in the other window", 600, 3600, 3000 * SECOND, Status::Stale),
+        ("window as long as the life", 3600, 3600, 1800 * SECOND - NANOSECOND, Status::Fresh),
         ("half at most", 3600, 3600, 1800 * SECOND, Status::Stale),
         ("short life", 60, 10, 5 * SECOND - NANOSECOND, Status::Fresh),
         ("half of a short life", 60, 10, 5 * SECOND, Status::Stale),
-        (
-            "no window",
-            0,
-            3600,
-            3600 * SECOND - NANOSECOND,
-            Status::Fresh,
-        ),
+        ("no window", 0, 3600, 3600 * SECOND - NANOSECOND, Status::Fresh),
         ("no window, over", 0, 3600, 3600 * SECOND, Status::Expired),
     ] {
         let rig = Rig::with(Api::friendly(), Issuer::new(), |b| {
-            b.refresh_window(SECOND * window)
-                .tokens(Rig::tokens(lifetime))
+            b.refresh_window(SECOND * window).tokens(Rig::tokens(lifetime))
         });
         rig.clock.advance(at);
         assert_eq!(rig.session.status(), expected, "{case}");
@@ -269,10 +199,7 @@ async fn k_11_stale_tokens_are_sent_and_refreshed_behind_expired_ones_are_not_se
         assert_eq!(rig.outcome().await, "200");
     }
     everybody_waits().await;
-    assert_eq!(
-        (rig.api.tokens(), rig.issuer.calls()),
-        (vec!["a0".to_owned(); 3], 1)
-    );
+    assert_eq!((rig.api.tokens(), rig.issuer.calls()), (vec!["a0".to_owned(); 3], 1));
     rig.issuer.release();
     everybody_waits().await;
     rig.get().await.unwrap();
@@ -282,11 +209,7 @@ async fn k_11_stale_tokens_are_sent_and_refreshed_behind_expired_ones_are_not_se
     rig.issuer.hold();
     let requests: Vec<_> = (0..3).map(|_| rig.spawn_get()).collect();
     everybody_waits().await;
-    assert_eq!(
-        rig.api.arrived(),
-        4,
-        "nothing is sent while everybody waits"
-    );
+    assert_eq!(rig.api.arrived(), 4, "nothing is sent while everybody waits");
     rig.issuer.release();
     for request in requests {
         request.await.unwrap().unwrap();
@@ -298,9 +221,8 @@ async fn k_11_stale_tokens_are_sent_and_refreshed_behind_expired_ones_are_not_se
 #[tokio::test]
 async fn k_11_a_window_longer_than_the_life_refreshes_once_per_token() {
     let issuer = Issuer::with(30 * SECOND, Provider::rfc6749());
-    let rig = Rig::with(Api::friendly(), issuer, |b| {
-        b.refresh_window(HOUR).tokens(Rig::tokens(30))
-    });
+    let rig =
+        Rig::with(Api::friendly(), issuer, |b| b.refresh_window(HOUR).tokens(Rig::tokens(30)));
     for _ in 0..10 {
         rig.get().await.unwrap();
         everybody_waits().await;
@@ -328,10 +250,7 @@ async fn k_11_a_token_that_is_over_on_arrival_is_sent_once_by_all_who_waited() {
     for request in requests {
         assert_eq!(request.await.unwrap().unwrap().status(), 200);
     }
-    assert_eq!(
-        (rig.api.tokens(), rig.issuer.calls()),
-        (vec!["over".to_owned(); 5], 1)
-    );
+    assert_eq!((rig.api.tokens(), rig.issuer.calls()), (vec!["over".to_owned(); 5], 1));
     rig.get().await.unwrap();
     assert_eq!(rig.api.tokens().pop().unwrap(), "a1", "once");
 }
@@ -342,11 +261,7 @@ async fn k_12_the_earlier_end_of_both_clocks_wins() {
     let cases: [(&str, Jump, Status); 6] = [
         ("both", |r| r.clock.advance(HOUR), Status::Expired),
         ("suspended", |r| r.clock.suspend(HOUR), Status::Expired),
-        (
-            "suspended into the window",
-            |r| r.clock.suspend(HOUR - SECOND),
-            Status::Stale,
-        ),
+        ("suspended into the window", |r| r.clock.suspend(HOUR - SECOND), Status::Stale),
         (
             "set back, then over",
             |r| {
@@ -396,11 +311,7 @@ async fn k_12_a_clock_jump_never_causes_more_than_one_refresh() {
         let calls = rig.issuer.calls();
         rig.clock.advance(HOUR);
         rig.get().await.unwrap();
-        assert_eq!(
-            rig.issuer.calls(),
-            calls + 1,
-            "{case}: a stale token for ever"
-        );
+        assert_eq!(rig.issuer.calls(), calls + 1, "{case}: a stale token for ever");
     }
 }
 
@@ -477,10 +388,7 @@ async fn k_13_sessions_that_start_together_do_not_refresh_together() {
         });
         places.push(place(&rig.session, &rig.clock));
     }
-    assert!(
-        places.iter().all(|place| (499..=1000).contains(place)),
-        "{places:?}"
-    );
+    assert!(places.iter().all(|place| (499..=1000).contains(place)), "{places:?}");
     places.sort_unstable();
     places.dedup();
     assert!(places.len() >= 8, "{places:?}");
@@ -489,9 +397,8 @@ async fn k_13_sessions_that_start_together_do_not_refresh_together() {
 /// K-13: one session keeps its place from token to token. B10.
 #[tokio::test]
 async fn k_13_the_jitter_of_one_session_is_stable() {
-    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| {
-        b.refresh_window(SECOND * 1000).jitter(1.0)
-    });
+    let rig =
+        Rig::with(Api::friendly(), Issuer::new(), |b| b.refresh_window(SECOND * 1000).jitter(1.0));
     let first = place(&rig.session, &rig.clock);
     for _ in 0..5 {
         rig.session.refresh().await.unwrap();

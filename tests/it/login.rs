@@ -15,9 +15,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const LOGIN: &str = "login required";
 
 fn login() -> TokenSet {
-    TokenSet::new("u1")
-        .with_refresh_token("ur1")
-        .with_expires_in(HOUR)
+    TokenSet::new("u1").with_refresh_token("ur1").with_expires_in(HOUR)
 }
 
 /// A rig whose token is over and whose refresh token is dead.
@@ -44,23 +42,12 @@ async fn k_50_the_hook_is_called_once_for_a_dead_session_and_the_token_is_left_a
         assert_eq!(rig.outcome().await, LOGIN);
         assert!(rig.session.refresh().await.unwrap_err().is_login_required());
     }
-    assert_eq!(
-        (hook.calls(), rig.issuer.calls(), rig.api.arrived()),
-        (1, 1, 0)
-    );
+    assert_eq!((hook.calls(), rig.issuer.calls(), rig.api.arrived()), (1, 1, 0));
     let reason = hook.reasons.lock()[0].clone();
-    let LoginReason::Refused {
-        error,
-        after_lost_answer,
-        ..
-    } = reason
-    else {
+    let LoginReason::Refused { error, after_lost_answer, .. } = reason else {
         panic!("{reason:?}")
     };
-    assert_eq!(
-        (error.code(), error.status(), after_lost_answer),
-        (Some("scripted"), 400, false)
-    );
+    assert_eq!((error.code(), error.status(), after_lost_answer), (Some("scripted"), 400, false));
 }
 
 /// K-50: another session, another call; another refresh token goes out. G10.
@@ -74,10 +61,7 @@ async fn k_50_the_next_dead_session_calls_the_hook_again() {
     rig.clock.advance(HOUR);
     rig.issuer.then_fails(RefreshFailure::Terminal);
     assert_eq!(rig.outcome().await, LOGIN);
-    assert_eq!(
-        (hook.calls(), rig.issuer.sent()),
-        (2, vec!["r0".into(), "ur1".into()])
-    );
+    assert_eq!((hook.calls(), rig.issuer.sent()), (2, vec!["r0".into(), "ur1".into()]));
 }
 
 /// K-50: why somebody must log in is a table. A03, A04, G03.
@@ -96,17 +80,9 @@ async fn k_50_the_reason_for_a_login_is_a_table() {
     for (before, expected, calls) in [
         (NoTokens, "nobody has logged in yet", 0),
         (Cleared, "the session was logged out", 0),
-        (
-            NoRefreshToken,
-            "the access token is over and there is no refresh token",
-            0,
-        ),
+        (NoRefreshToken, "the access token is over and there is no refresh token", 0),
         (EndOverTrusted, "the refresh token is over", 0),
-        (
-            EndOver,
-            "the refresh token was refused: status 400, scripted",
-            1,
-        ),
+        (EndOver, "the refresh token was refused: status 400, scripted", 1),
         (
             RefusedAfterLoss,
             "the refresh token was refused after an earlier answer was lost: status 400, scripted",
@@ -174,20 +150,15 @@ async fn k_50_a_refresh_token_over_its_known_end_is_tried_once_all_the_same() {
 async fn k_51_waiting_requests_go_on_with_the_hooks_tokens() {
     let hook = Hook::returning(login());
     let store = ScriptedStore::new();
-    let rig = Rig::with(Api::rejecting(&["a0"]), Issuer::new(), |b| {
-        hook.on(b.store(store.clone()))
-    });
+    let rig =
+        Rig::with(Api::rejecting(&["a0"]), Issuer::new(), |b| hook.on(b.store(store.clone())));
     rig.issuer.then_fails(RefreshFailure::Terminal);
     rig.api.hold();
     let requests: Vec<_> = (0..3).map(|_| rig.spawn_get()).collect();
     everybody_waits().await;
     rig.api.release();
     for request in requests {
-        assert_eq!(
-            outcome(request.await.unwrap()),
-            "200",
-            "a 401, a login, a replay"
-        );
+        assert_eq!(outcome(request.await.unwrap()), "200", "a 401, a login, a replay");
     }
     assert_eq!((hook.calls(), rig.issuer.calls()), (1, 1));
     assert_eq!(rig.api.tokens(), ["a0", "a0", "a0", "u1", "u1", "u1"]);
@@ -243,28 +214,16 @@ async fn k_51_without_an_answer_all_fail_with_the_same_error_until_tokens_are_se
         rig.clock.advance(300 * SECOND);
         let mut messages = Vec::new();
         for request in requests {
-            messages.push(
-                Error::find(&request.await.unwrap().unwrap_err())
-                    .unwrap()
-                    .to_string(),
-            );
+            messages.push(Error::find(&request.await.unwrap().unwrap_err()).unwrap().to_string());
         }
         let late = rig.spawn_get();
         everybody_waits().await;
         assert!(late.is_finished(), "{case}: at once");
-        messages.push(
-            Error::find(&late.await.unwrap().unwrap_err())
-                .unwrap()
-                .to_string(),
-        );
+        messages.push(Error::find(&late.await.unwrap().unwrap_err()).unwrap().to_string());
         messages.dedup();
         assert_eq!(messages.len(), 1, "{case}: {messages:?}");
         assert!(messages[0].starts_with(LOGIN), "{case}");
-        assert_eq!(
-            (rig.issuer.calls(), rig.api.arrived()),
-            (1, 0),
-            "{case}: no traffic"
-        );
+        assert_eq!((rig.issuer.calls(), rig.api.arrived()), (1, 0), "{case}: no traffic");
         assert_eq!(rig.session.status(), Status::LoginRequired, "{case}");
         rig.session.set_tokens(login()).await.unwrap();
         assert_eq!(rig.outcome().await, "200", "{case}");
@@ -276,10 +235,7 @@ async fn k_51_without_an_answer_all_fail_with_the_same_error_until_tokens_are_se
 async fn k_51_a_request_that_may_go_without_a_token_does_when_nobody_logs_in() {
     let hook = Hook::declining();
     let rig = dead(&hook);
-    let request = rig
-        .client
-        .get("https://api.test/")
-        .with_extension(Authenticate::IfLoggedIn);
+    let request = rig.client.get("https://api.test/").with_extension(Authenticate::IfLoggedIn);
     assert_eq!(outcome(request.send().await), "200");
     assert_eq!(rig.api.tokens(), ["-"]);
 }
@@ -289,9 +245,7 @@ async fn k_51_a_request_that_may_go_without_a_token_does_when_nobody_logs_in() {
 async fn k_51_a_login_by_a_sibling_process_revives_a_dead_session() {
     let hook = Hook::declining();
     let store = ScriptedStore::holding(Rig::tokens(3600)).await;
-    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| {
-        hook.on(b.store(store.clone()))
-    });
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| hook.on(b.store(store.clone())));
     let mut events = rig.session.events();
     rig.get().await.unwrap();
     rig.clock.advance(HOUR);
@@ -315,10 +269,7 @@ async fn k_51_a_login_by_a_sibling_process_revives_a_dead_session() {
     rig.clock.advance(10 * SECOND);
     assert_eq!(rig.outcome().await, "200");
     assert_eq!(rig.api.tokens(), ["a0", "u1"]);
-    assert_eq!(
-        (hook.calls(), rig.issuer.calls(), rig.session.status()),
-        (1, 1, Status::Fresh)
-    );
+    assert_eq!((hook.calls(), rig.issuer.calls(), rig.session.status()), (1, 1, Status::Fresh));
     assert_eq!(told(&mut events).await.pop().unwrap(), "refreshed 3");
 }
 
@@ -364,11 +315,7 @@ async fn k_52_a_dead_refresh_token_calls_the_hook_while_the_access_token_goes_on
     rig.issuer.then_fails(RefreshFailure::Terminal);
     assert_eq!(rig.outcome().await, "200");
     everybody_waits().await;
-    assert_eq!(
-        (calls(), rig.session.status()),
-        (1, Status::LoginRequired),
-        "now"
-    );
+    assert_eq!((calls(), rig.session.status()), (1, Status::LoginRequired), "now");
     for _ in 0..5 {
         let request = rig.spawn_get();
         everybody_waits().await;
@@ -382,11 +329,7 @@ async fn k_52_a_dead_refresh_token_calls_the_hook_while_the_access_token_goes_on
     assert_eq!(rig.outcome().await, "200", "declined, but alive");
     rig.clock.advance(SECOND / 1000);
     assert_eq!(rig.outcome().await, LOGIN, "over");
-    assert_eq!(
-        (calls(), rig.issuer.calls()),
-        (1, 1),
-        "that session is dead"
-    );
+    assert_eq!((calls(), rig.issuer.calls()), (1, 1), "that session is dead");
 }
 
 /// K-52: what the hook returns is used from then on.
@@ -407,11 +350,7 @@ async fn k_52_the_hooks_tokens_replace_the_living_token() {
 /// K-53: what another process has stored meanwhile decides. X01, X02.
 #[tokio::test]
 async fn k_53_a_refused_token_that_is_no_longer_the_stored_one_is_not_the_end() {
-    let fresh = || {
-        TokenSet::new("a9")
-            .with_refresh_token("r9")
-            .with_expires_in(HOUR)
-    };
+    let fresh = || TokenSet::new("a9").with_refresh_token("r9").with_expires_in(HOUR);
     type Sibling = Option<Option<TokenSet>>;
     for (case, sibling, expected, sent) in [
         ("rotated", Some(Some(fresh())) as Sibling, "a9", vec!["r0"]),
@@ -432,9 +371,7 @@ async fn k_53_a_refused_token_that_is_no_longer_the_stored_one_is_not_the_end() 
     ] {
         let hook = Hook::declining();
         let store = ScriptedStore::holding(Rig::tokens(3600)).await;
-        let rig = Rig::with(Api::friendly(), Issuer::new(), |b| {
-            hook.on(b.store(store.clone()))
-        });
+        let rig = Rig::with(Api::friendly(), Issuer::new(), |b| hook.on(b.store(store.clone())));
         rig.get().await.unwrap();
         rig.clock.advance(HOUR);
         rig.issuer.then_fails(RefreshFailure::Terminal);
@@ -445,11 +382,7 @@ async fn k_53_a_refused_token_that_is_no_longer_the_stored_one_is_not_the_end() 
             Some(Some(tokens)) => {
                 let is_over = case.contains("over");
                 let end = rig.clock.wall() + if is_over { Duration::ZERO } else { HOUR };
-                store
-                    .memory
-                    .save(&tokens.with_expires_at(end))
-                    .await
-                    .unwrap();
+                store.memory.save(&tokens.with_expires_at(end)).await.unwrap();
             }
             Some(None) => store.memory.clear().await.unwrap(),
             None => {}
@@ -461,11 +394,7 @@ async fn k_53_a_refused_token_that_is_no_longer_the_stored_one_is_not_the_end() 
         } else {
             assert_eq!((got.as_str(), hook.calls()), ("200", 0), "{case}");
             assert_eq!(rig.api.tokens().pop().unwrap(), expected, "{case}");
-            assert_eq!(
-                store.access_token().await.unwrap(),
-                expected,
-                "{case}: not wiped"
-            );
+            assert_eq!(store.access_token().await.unwrap(), expected, "{case}: not wiped");
         }
         assert_eq!(rig.issuer.sent(), sent, "{case}");
     }
@@ -485,9 +414,7 @@ async fn k_54_only_a_dead_refresh_token_calls_the_hook() {
     ] {
         let hook = Hook::returning(login());
         let store = ScriptedStore::holding(Rig::tokens(3600)).await;
-        let rig = Rig::with(Api::friendly(), Issuer::new(), |b| {
-            hook.on(b.store(store.clone()))
-        });
+        let rig = Rig::with(Api::friendly(), Issuer::new(), |b| hook.on(b.store(store.clone())));
         rig.get().await.unwrap();
         rig.clock.advance(HOUR);
         for _ in 0..3 {
@@ -501,21 +428,10 @@ async fn k_54_only_a_dead_refresh_token_calls_the_hook() {
         let error = request.await.unwrap().unwrap_err();
         let error = Error::find(&error).unwrap();
         let is_configuration = matches!(error.kind(), ErrorKind::Configuration);
-        assert_eq!(
-            is_configuration,
-            failure == RefreshFailure::Configuration,
-            "{error}"
-        );
-        assert!(
-            is_configuration || matches!(error.kind(), ErrorKind::Unavailable),
-            "{error}"
-        );
+        assert_eq!(is_configuration, failure == RefreshFailure::Configuration, "{error}");
+        assert!(is_configuration || matches!(error.kind(), ErrorKind::Unavailable), "{error}");
         assert_eq!(hook.calls(), 0, "{failure:?}");
-        assert_eq!(
-            store.access_token().await.unwrap(),
-            "a0",
-            "{failure:?}: untouched"
-        );
+        assert_eq!(store.access_token().await.unwrap(), "a0", "{failure:?}: untouched");
         assert_ne!(rig.session.status(), Status::LoginRequired, "{failure:?}");
     }
 }
@@ -525,9 +441,7 @@ async fn k_54_only_a_dead_refresh_token_calls_the_hook() {
 /// K-55: the refresh token's own end is known, and that it is near is told once, before.
 #[tokio::test]
 async fn k_55_a_login_that_is_due_soon_is_told_before_it_is_due() {
-    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| {
-        b.login_notice(600 * SECOND)
-    });
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| b.login_notice(600 * SECOND));
     let mut events = rig.session.events();
     let end = rig.clock.wall() + HOUR;
     for (case, ahead, expected) in [
@@ -537,9 +451,7 @@ async fn k_55_a_login_that_is_due_soon_is_told_before_it_is_due() {
         ("told already", SECOND, vec!["refreshed 5"]),
     ] {
         rig.clock.advance(ahead);
-        let tokens = TokenSet::new("a")
-            .with_refresh_token("r")
-            .with_expires_in(HOUR);
+        let tokens = TokenSet::new("a").with_refresh_token("r").with_expires_in(HOUR);
         rig.issuer.then(Ok(tokens.with_refresh_expires_at(end)));
         rig.session.refresh().await.unwrap();
         assert_eq!(told(&mut events).await, expected, "{case}");
@@ -552,11 +464,7 @@ async fn k_55_a_login_that_is_due_soon_is_told_before_it_is_due() {
 #[tokio::test]
 async fn k_55_the_end_of_a_refresh_token_that_is_a_jwt_is_known() {
     let rig = Rig::new(Api::friendly());
-    let wall = rig
-        .clock
-        .wall()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap();
+    let wall = rig.clock.wall().duration_since(std::time::UNIX_EPOCH).unwrap();
     let exp = wall.as_secs() + 7200;
     let tokens = TokenSet::new("u").with_refresh_token(jwt(&json!({ "exp": exp })));
     rig.session.set_tokens(tokens).await.unwrap();

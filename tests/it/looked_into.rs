@@ -65,10 +65,7 @@ async fn k_42_status_version_headers_url_and_extensions_survive_the_look() {
     let response = look.rig.get().await.unwrap();
     assert_eq!(response.status(), 403);
     assert_eq!(response.version(), Version::HTTP_2);
-    assert_eq!(
-        response.url().as_str(),
-        "https://api.test/moved?to=here#part"
-    );
+    assert_eq!(response.url().as_str(), "https://api.test/moved?to=here#part");
     let many: Vec<_> = response.headers().get_all("x-many").iter().collect();
     assert_eq!(many, ["one", "two"]);
     assert_eq!(response.headers().len(), 3);
@@ -85,9 +82,7 @@ async fn k_42_a_401_that_is_the_callers_is_as_it_came() {
         let reply = Reply::status(401).header("x", "y").body(answer.clone());
         reply.from_url("https://api.test/moved")
     });
-    let rig = Rig::with(api, Issuer::new(), |builder| {
-        builder.rejection_budget(0, 30 * SECOND)
-    });
+    let rig = Rig::with(api, Issuer::new(), |builder| builder.rejection_budget(0, 30 * SECOND));
     let response = rig.get().await.unwrap();
     assert_eq!(response.content_length(), Some(body.len() as u64));
     assert_eq!(response.headers()["x"], "y");
@@ -147,9 +142,9 @@ async fn k_42_a_body_that_announces_its_size_is_looked_into_up_to_64_kib() {
         let text = DEAD.to_owned() + &" ".repeat(size - DEAD.len());
         let body = text.clone();
         let api = Api::new(move |seen| match seen.token() {
-            Some("a0") => Reply::status(403)
-                .header("content-type", "application/json")
-                .body(body.clone()),
+            Some("a0") => {
+                Reply::status(403).header("content-type", "application/json").body(body.clone())
+            }
             _ => Reply::status(200),
         });
         let issuer = Issuer::with(3600 * SECOND, Provider::digirunner());
@@ -190,10 +185,7 @@ async fn k_42_a_slow_body_is_given_up_after_five_seconds_and_comes_whole() {
     assert!(!request.is_finished(), "it may still come in time");
     look.rig.clock.advance(SECOND);
     let response = request.await.unwrap().unwrap();
-    assert_eq!(
-        (response.status().as_u16(), look.rig.issuer.calls()),
-        (403, 0)
-    );
+    assert_eq!((response.status().as_u16(), look.rig.issuer.calls()), (403, 0));
     look.feed.data(&DEAD.as_bytes()[10..]);
     drop(look.feed);
     assert_eq!(response.text().await.unwrap(), DEAD);
@@ -257,10 +249,7 @@ async fn k_42_trailers_survive_the_look() {
             Err(frame) => break frame.into_trailers().unwrap(),
         }
     };
-    assert_eq!(
-        (&text[..], &trailers["x-checksum"]),
-        (&b"{}"[..], &"1234".parse().unwrap())
-    );
+    assert_eq!((&text[..], &trailers["x-checksum"]), (&b"{}"[..], &"1234".parse().unwrap()));
     assert!(next_frame(&mut body).await.is_none());
 }
 

@@ -50,10 +50,7 @@ async fn k_52_nobody_waits_for_a_person_while_the_token_is_alive() {
         async move { session.refresh().await }
     });
     everybody_waits().await;
-    assert!(
-        !forced.is_finished(),
-        "who demands a new token waits for the person"
-    );
+    assert!(!forced.is_finished(), "who demands a new token waits for the person");
     person.add_permits(1);
     assert!(forced.await.unwrap().unwrap_err().is_login_required());
 }

@@ -25,11 +25,7 @@ fn then(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Api {
 #[tokio::test]
 async fn k_40_the_caller_gets_the_replays_response_whatever_it_is() {
     for status in [200, 204, 302, 400, 401, 403, 404, 429, 500, 503] {
-        let api = then(move || {
-            Reply::status(status)
-                .header("from", "replay")
-                .body("second")
-        });
+        let api = then(move || Reply::status(status).header("from", "replay").body("second"));
         let rig = Rig::new(api);
         let response = rig.get().await.unwrap();
         assert_eq!(response.status(), status);
@@ -76,10 +72,8 @@ async fn k_40_other_answers_and_transport_errors_pass_through() {
         assert_eq!((rig.issuer.calls(), hook.calls()), (0, 0), "{status}");
     }
     let rig = Rig::new(Api::friendly());
-    let client = ClientBuilder::new(reqwest::Client::new())
-        .with(rig.session.clone())
-        .with(Broken)
-        .build();
+    let client =
+        ClientBuilder::new(reqwest::Client::new()).with(rig.session.clone()).with(Broken).build();
     let error = client.get("https://api.test/").send().await.unwrap_err();
     assert_eq!(error.to_string(), "the line is dead");
     assert!(Error::find(&error).is_none());
@@ -142,13 +136,9 @@ async fn k_43_the_replay_has_the_same_method_url_headers_and_bytes() {
         *request.body_mut() = body.map(Body::from);
         *request.version_mut() = Version::HTTP_2;
         for value in ["one", "two"] {
-            request
-                .headers_mut()
-                .append("x-many", HeaderValue::from_static(value));
+            request.headers_mut().append("x-many", HeaderValue::from_static(value));
         }
-        request
-            .headers_mut()
-            .insert("idempotency-key", HeaderValue::from_static("42"));
+        request.headers_mut().insert("idempotency-key", HeaderValue::from_static("42"));
         assert_eq!(rig.client.execute(request).await.unwrap().status(), 200);
         let seen = rig.api.seen();
         assert_eq!(rig.api.tokens(), ["a0", "a1"]);
@@ -187,10 +177,9 @@ async fn k_43_a_body_that_cannot_be_cloned_is_sent_once_and_the_session_is_refre
 /// K-43: the token that it is sent with must last: a stale one is refreshed first.
 #[tokio::test]
 async fn k_43_a_body_that_cannot_be_cloned_is_not_sent_with_a_stale_token() {
-    for (case, failure, token) in [
-        ("refreshed", None, "a1"),
-        ("the issuer is down", Some(RefreshFailure::Unusable), "a0"),
-    ] {
+    for (case, failure, token) in
+        [("refreshed", None, "a1"), ("the issuer is down", Some(RefreshFailure::Unusable), "a0")]
+    {
         let rig = Rig::new(Api::friendly());
         rig.clock.advance(3550 * SECOND);
         if let Some(failure) = failure {
@@ -204,19 +193,13 @@ async fn k_43_a_body_that_cannot_be_cloned_is_not_sent_with_a_stale_token() {
     rig.clock.advance(3550 * SECOND);
     let request = rig.client.post("https://api.test/").body("bytes");
     request.send().await.unwrap();
-    assert_eq!(
-        rig.api.tokens(),
-        ["a0"],
-        "what can be replayed goes at once"
-    );
+    assert_eq!(rig.api.tokens(), ["a0"], "what can be replayed goes at once");
 }
 
 /// K-40: without replays the caller gets the 401, and the next request a new token.
 #[tokio::test]
 async fn k_40_replays_can_be_switched_off() {
-    let rig = Rig::with(Api::rejecting(&["a0"]), Issuer::new(), |builder| {
-        builder.replay(false)
-    });
+    let rig = Rig::with(Api::rejecting(&["a0"]), Issuer::new(), |builder| builder.replay(false));
     assert_eq!(rig.get().await.unwrap().status(), 401);
     assert_eq!(rig.get().await.unwrap().status(), 200);
     assert_eq!(rig.api.tokens(), ["a0", "a1"]);
@@ -255,9 +238,7 @@ async fn k_44_a_failed_refresh_is_the_error_and_carries_the_401() {
             let reply = Reply::status(401).header("www-authenticate", "Bearer realm=r");
             reply.body("why").from_url("https://api.test/moved")
         });
-        let rig = Rig::with(api, Issuer::new(), |builder| {
-            builder.refresh_timeout(100 * SECOND)
-        });
+        let rig = Rig::with(api, Issuer::new(), |builder| builder.refresh_timeout(100 * SECOND));
         let busy = RefreshError::new(failure, "scripted").with_retry_after(1000 * SECOND);
         rig.issuer.then(Err(busy));
         let error = rig.get().await.unwrap_err();
@@ -273,13 +254,7 @@ async fn k_44_a_failed_refresh_is_the_error_and_carries_the_401() {
         // The next one was never sent, so no answer of the API is behind its error.
         let error = rig.get().await.unwrap_err();
         let error = Error::find(&error).unwrap();
-        assert_eq!(
-            (
-                error.kind().to_string().as_str(),
-                error.rejection().is_none()
-            ),
-            (kind, true)
-        );
+        assert_eq!((error.kind().to_string().as_str(), error.rejection().is_none()), (kind, true));
         assert_eq!(rig.api.arrived(), 1);
     }
 }
@@ -287,12 +262,7 @@ async fn k_44_a_failed_refresh_is_the_error_and_carries_the_401() {
 /// K-44: a body of any size is bounded in the snapshot.
 #[tokio::test]
 async fn k_44_the_snapshot_keeps_at_most_64_kib_of_the_body() {
-    for (size, kept) in [
-        (0, 0),
-        (65_536, 65_536),
-        (65_537, 65_536),
-        (1 << 20, 65_536),
-    ] {
+    for (size, kept) in [(0, 0), (65_536, 65_536), (65_537, 65_536), (1 << 20, 65_536)] {
         let rig = Rig::new(Api::new(move |_| Reply::status(401).body(vec![7; size])));
         rig.issuer.then_fails(RefreshFailure::Configuration);
         let error = rig.get().await.unwrap_err();
@@ -372,9 +342,8 @@ async fn k_44_after_a_failure_a_later_401_or_new_tokens_start_a_new_try() {
 #[tokio::test]
 async fn k_26_an_endless_401_stops_refreshing_and_reaches_the_caller() {
     let endless = || Api::new(|_| Reply::status(401).body("again"));
-    let rig = Rig::with(endless(), Issuer::new(), |builder| {
-        builder.rejection_budget(2, 30 * SECOND)
-    });
+    let rig =
+        Rig::with(endless(), Issuer::new(), |builder| builder.rejection_budget(2, 30 * SECOND));
     for calls in [1, 2, 2, 2] {
         let response = rig.get().await.unwrap();
         assert_eq!(response.status(), 401);
@@ -388,9 +357,8 @@ async fn k_26_an_endless_401_stops_refreshing_and_reaches_the_caller() {
     rig.get().await.unwrap();
     assert_eq!(rig.issuer.calls(), 3, "the window slides");
 
-    let none = Rig::with(endless(), Issuer::new(), |builder| {
-        builder.rejection_budget(0, 30 * SECOND)
-    });
+    let none =
+        Rig::with(endless(), Issuer::new(), |builder| builder.rejection_budget(0, 30 * SECOND));
     assert_eq!(none.get().await.unwrap().status(), 401);
     assert_eq!((none.api.arrived(), none.issuer.calls()), (1, 0), "E20");
 }
@@ -417,8 +385,6 @@ struct Broken;
 #[async_trait]
 impl Middleware for Broken {
     async fn handle(&self, _: Request, _: &mut Extensions, _: Next<'_>) -> Result<Response> {
-        Err(reqwest_middleware::Error::middleware(
-            std::io::Error::other("the line is dead"),
-        ))
+        Err(reqwest_middleware::Error::middleware(std::io::Error::other("the line is dead")))
     }
 }

@@ -84,11 +84,7 @@ async fn k_63_nothing_that_is_printed_has_a_secret_in_it() {
         ),
         ("dead", 400, echo.to_string()),
         ("dead, by 200", 200, echo.to_string()),
-        (
-            "configuration",
-            401,
-            echo.to_string().replace("invalid_grant", "invalid_client"),
-        ),
+        ("configuration", 401, echo.to_string().replace("invalid_grant", "invalid_client")),
         (
             "tokens in an error",
             400,
@@ -101,26 +97,14 @@ async fn k_63_nothing_that_is_printed_has_a_secret_in_it() {
         ),
         ("unavailable", 503, in_error.clone()),
         ("not JSON", 200, in_error.clone()),
-        (
-            "truncated",
-            200,
-            format!("{{\"access_token\": \"cnry-access1\", \"x\": \"{in_error}"),
-        ),
+        ("truncated", 200, format!("{{\"access_token\": \"cnry-access1\", \"x\": \"{in_error}")),
         (
             "wrong type",
             200,
             json!({"access_token": "cnry-access1", "token_type": "cnry-id1"}).to_string(),
         ),
-        (
-            "no access token",
-            200,
-            json!({"refresh_token": "cnry-refresh1"}).to_string(),
-        ),
-        (
-            "unsendable",
-            200,
-            json!({"access_token": "cnry-access1 \n"}).to_string(),
-        ),
+        ("no access token", 200, json!({"refresh_token": "cnry-refresh1"}).to_string()),
+        ("unsendable", 200, json!({"access_token": "cnry-access1 \n"}).to_string()),
     ] {
         let (log, _guard) = Log::start();
         let mut printed = Printed::default();
@@ -129,9 +113,7 @@ async fn k_63_nothing_that_is_printed_has_a_secret_in_it() {
             _ if seen.token() == Some("cnry-access0") => {
                 let mut response = answer(401, "cnry-rejected cnry-access0");
                 let header = "Bearer error=\"invalid_token\", error_description=\"cnry-header\"";
-                response
-                    .headers_mut()
-                    .insert("www-authenticate", header.parse().unwrap());
+                response.headers_mut().insert("www-authenticate", header.parse().unwrap());
                 response
             }
             _ => answer(200, "fine"),

@@ -19,9 +19,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 async fn k_71_everything_that_happens_is_told_in_its_order() {
     let store = ScriptedStore::new();
     let hook = Hook::declining();
-    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| {
-        hook.on(b.store(store.clone()))
-    });
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| hook.on(b.store(store.clone())));
     let (mut events, mut second) = (rig.session.events(), rig.session.events());
     let mut all = Vec::new();
     let mut expect = async |events: &mut reqwest_refresh::Events, case: &str, expected: &[&str]| {
@@ -58,11 +56,7 @@ async fn k_71_everything_that_happens_is_told_in_its_order() {
     rig.session.clear().await.unwrap();
     expect(&mut events, "and cleared", &["saved"]).await;
 
-    assert_eq!(
-        told(&mut second).await.len(),
-        all.len() + 1,
-        "everybody is told everything"
-    );
+    assert_eq!(told(&mut second).await.len(), all.len() + 1, "everybody is told everything");
 }
 
 /// K-71: a failure says when the next try is.
@@ -74,9 +68,7 @@ async fn k_71_a_failed_refresh_is_told_with_its_next_try() {
     rig.issuer.then(Err(busy.with_retry_after(100 * SECOND)));
     rig.clock.advance(HOUR);
     rig.outcome().await;
-    let Some(Event::RefreshFailed { error, .. }) = events.next().await else {
-        panic!("not told")
-    };
+    let Some(Event::RefreshFailed { error, .. }) = events.next().await else { panic!("not told") };
     assert_eq!(error.retry_after(), Some(100 * SECOND));
 }
 
@@ -101,18 +93,10 @@ async fn k_71_a_refresh_is_told_with_its_end() {
     let rig = Rig::new(Api::friendly());
     let mut events = rig.session.events();
     rig.session.refresh().await.unwrap();
-    let Some(Event::Refreshed {
-        expires_at,
-        generation,
-        ..
-    }) = events.next().await
-    else {
+    let Some(Event::Refreshed { expires_at, generation, .. }) = events.next().await else {
         panic!("not told")
     };
-    assert_eq!(
-        (expires_at, generation.to_string()),
-        (Some(rig.clock.wall() + HOUR), "2".into())
-    );
+    assert_eq!((expires_at, generation.to_string()), (Some(rig.clock.wall() + HOUR), "2".into()));
     drop(rig);
     assert!(events.next().await.is_none(), "the session is gone");
 }
@@ -128,10 +112,7 @@ async fn k_71_a_listener_that_sleeps_misses_the_oldest_and_holds_nobody_up() {
     }
     rig.session.refresh().await.unwrap();
     let lines = told(&mut events).await;
-    assert_eq!(
-        (lines.len(), lines.last().unwrap().as_str()),
-        (64, "refreshed 102")
-    );
+    assert_eq!((lines.len(), lines.last().unwrap().as_str()), (64, "refreshed 102"));
 }
 
 // ---- K-72 ----
@@ -191,16 +172,8 @@ async fn k_73_the_handle_reads_and_refreshes() {
     assert_eq!(rig.issuer.calls(), 0);
     assert_eq!(access(rig.session.refresh().await.unwrap()), "a1");
     rig.clock.advance(HOUR);
-    assert_eq!(
-        access(rig.session.current_tokens().unwrap()),
-        "a1",
-        "as it is"
-    );
-    assert_eq!(
-        access(rig.session.tokens().await.unwrap()),
-        "a2",
-        "a good one"
-    );
+    assert_eq!(access(rig.session.current_tokens().unwrap()), "a1", "as it is");
+    assert_eq!(access(rig.session.tokens().await.unwrap()), "a2", "a good one");
     assert_eq!(rig.issuer.sent(), ["r0", "r1"]);
     rig.session.clear().await.unwrap();
     assert!(rig.session.current_tokens().is_none());
@@ -213,11 +186,7 @@ async fn k_73_the_handle_reads_and_refreshes() {
 async fn k_73_tokens_that_cannot_be_sent_are_refused() {
     let rig = Rig::new(Api::friendly());
     for bad in ["", "two\r\nlines", "spa ce", "ümlaut"] {
-        let error = rig
-            .session
-            .set_tokens(TokenSet::new(bad))
-            .await
-            .unwrap_err();
+        let error = rig.session.set_tokens(TokenSet::new(bad)).await.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Configuration), "{bad:?}");
     }
     assert_eq!(rig.outcome().await, "200");
@@ -251,10 +220,7 @@ async fn k_73_a_logout_revokes_the_newest_pair() {
     let store = ScriptedStore::holding(stored.clone()).await;
     let rig = Rig::with(Api::friendly(), Issuer::new(), |b| b.store(store.clone()));
     rig.session.log_out().await.unwrap();
-    assert_eq!(
-        (rig.issuer.revoked(), store.access_token().await),
-        (vec!["stored".into()], None)
-    );
+    assert_eq!((rig.issuer.revoked(), store.access_token().await), (vec!["stored".into()], None));
 
     // Another process has rotated since.
     let store = ScriptedStore::holding(Rig::tokens(3600)).await;
@@ -329,10 +295,7 @@ async fn k_73_a_logout_that_the_server_does_not_follow_is_an_error_and_a_logout(
         let handle = session.clone();
         let out = tokio::spawn(async move { handle.log_out().await });
         everybody_waits().await;
-        assert_eq!(
-            (session.status(), store.access_token().await),
-            (Status::LoggedOut, None)
-        );
+        assert_eq!((session.status(), store.access_token().await), (Status::LoggedOut, None));
         clock.advance(30 * SECOND);
         let error = out.await.unwrap().unwrap_err();
         assert_eq!(error.kind().to_string(), expected, "{case}");
@@ -343,11 +306,7 @@ async fn k_73_a_logout_that_the_server_does_not_follow_is_an_error_and_a_logout(
 #[tokio::test]
 async fn k_73_clones_are_the_same_session() {
     let rig = Rig::new(Api::friendly());
-    rig.session
-        .clone()
-        .set_tokens(TokenSet::new("u1"))
-        .await
-        .unwrap();
+    rig.session.clone().set_tokens(TokenSet::new("u1")).await.unwrap();
     rig.get().await.unwrap();
     assert_eq!(rig.api.tokens(), ["u1"]);
 }

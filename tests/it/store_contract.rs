@@ -58,13 +58,7 @@ struct Wrong {
 
 impl Wrong {
     fn new(mistake: Mistake, memory: MemoryStore, lock: Arc<Semaphore>) -> Self {
-        Self {
-            mistake,
-            memory,
-            own: MemoryStore::new(),
-            late: Arc::default(),
-            lock,
-        }
+        Self { mistake, memory, own: MemoryStore::new(), late: Arc::default(), lock }
     }
 
     fn place(&self) -> &MemoryStore {
@@ -98,10 +92,7 @@ impl Wrong {
         if let Some(scope) = tokens.scope().filter(|_| keeps(Mistake::LosesTheScope)) {
             copy = copy.with_scope(scope);
         }
-        if let Some(life) = tokens
-            .expires_in()
-            .filter(|_| keeps(Mistake::LosesTheLifetime))
-        {
+        if let Some(life) = tokens.expires_in().filter(|_| keeps(Mistake::LosesTheLifetime)) {
             copy = copy.with_expires_in(life);
         }
         if let Some(end) = tokens.expires_at().filter(|_| keeps(Mistake::LosesTheEnd)) {
@@ -196,10 +187,7 @@ impl TokenStore for Wrong {
 async fn k_61_a_store_that_breaks_a_promise_does_not_pass() {
     use Mistake::*;
     for (mistake, says) in [
-        (
-            AppendsInsteadOfReplacing,
-            "the access token alone: the tokens changed",
-        ),
+        (AppendsInsteadOfReplacing, "the access token alone: the tokens changed"),
         (ClearFailsOnEmpty, "clearing an empty store"),
         (ClearLeavesTheRefreshToken, "a cleared store must be empty"),
         (ClearNeedsTheLock, "clearing while locked"),
@@ -225,10 +213,7 @@ async fn k_61_a_store_that_breaks_a_promise_does_not_pass() {
         let memory = MemoryStore::new();
         if mistake == StartsFull {
             let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
-            memory
-                .save(&TokenSet::new("old").with_expires_at(end))
-                .await
-                .unwrap();
+            memory.save(&TokenSet::new("old").with_expires_at(end)).await.unwrap();
         }
         let message = complaint(mistake, memory).await;
         assert!(message.contains(says), "{mistake:?}: {message}");
@@ -250,6 +235,5 @@ async fn complaint(mistake: Mistake, memory: MemoryStore) -> String {
         Err(error) => error.into_panic(),
     };
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .expect("a text")
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).expect("a text")
 }

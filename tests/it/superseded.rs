@@ -68,30 +68,15 @@ async fn k_25_what_the_user_says_during_a_refresh_wins_in_memory_and_in_the_stor
         let said = say.spawn(&rig);
         everybody_waits().await;
         assert_eq!(current(&rig).as_deref(), say.token(), "{say:?}: at once");
-        assert_eq!(
-            waiting.is_finished(),
-            say == Say::Set,
-            "{say:?}: goes on at once"
-        );
+        assert_eq!(waiting.is_finished(), say == Say::Set, "{say:?}: goes on at once");
         rig.issuer.release();
         said.await.unwrap().unwrap();
         rig.session.settle().await.unwrap();
         assert_eq!(current(&rig).as_deref(), say.token(), "{say:?}");
-        assert_eq!(
-            store.access_token().await.as_deref(),
-            say.token(),
-            "{say:?}"
-        );
-        let expected = if say == Say::Set {
-            "200"
-        } else {
-            "login required"
-        };
+        assert_eq!(store.access_token().await.as_deref(), say.token(), "{say:?}");
+        let expected = if say == Say::Set { "200" } else { "login required" };
         assert_eq!(outcome(waiting.await.unwrap()), expected);
-        assert!(
-            !store.log().contains(&"save a1".to_owned()),
-            "{say:?}: a1 is nobody's"
-        );
+        assert!(!store.log().contains(&"save a1".to_owned()), "{say:?}: a1 is nobody's");
     }
 }
 
@@ -110,27 +95,17 @@ async fn k_25_what_the_user_says_during_a_save_is_written_last() {
         assert_eq!(store.log().last().unwrap(), "save a1");
         let said = say.spawn(&rig);
         everybody_waits().await;
-        assert_eq!(
-            current(&rig).as_deref(),
-            say.token(),
-            "{say:?}: reads see it at once"
-        );
+        assert_eq!(current(&rig).as_deref(), say.token(), "{say:?}: reads see it at once");
         store.release();
         said.await.unwrap().unwrap();
         waiting.await.unwrap().ok();
         rig.session.settle().await.unwrap();
         assert_eq!(current(&rig).as_deref(), say.token(), "{say:?}");
-        assert_eq!(
-            store.access_token().await.as_deref(),
-            say.token(),
-            "{say:?}"
-        );
+        assert_eq!(store.access_token().await.as_deref(), say.token(), "{say:?}");
         let last = if say == Say::Set { "save u1" } else { "clear" };
         let writes: Vec<_> = store.log();
-        let writes: Vec<_> = writes
-            .iter()
-            .filter(|l| l.contains("save") || *l == "clear")
-            .collect();
+        let writes: Vec<_> =
+            writes.iter().filter(|l| l.contains("save") || *l == "clear").collect();
         assert_eq!(writes.last().unwrap().as_str(), last, "{say:?}");
     }
 }
@@ -166,11 +141,7 @@ async fn k_25_what_the_user_says_during_the_hook_wins() {
         gate.add_permits(1);
         everybody_waits().await;
         assert_eq!(current(&rig).as_deref(), say.token(), "{say:?}");
-        assert_eq!(
-            store.access_token().await.as_deref(),
-            say.token(),
-            "{say:?}"
-        );
+        assert_eq!(store.access_token().await.as_deref(), say.token(), "{say:?}");
     }
 }
 
@@ -193,20 +164,15 @@ async fn k_25_tokens_set_during_a_hook_are_refreshed_without_waiting_for_the_hoo
     assert_eq!(rig.api.tokens(), ["a0", "a1"]);
     rig.clock.advance(300 * SECOND); // the hook's time is over
     everybody_waits().await;
-    assert_eq!(
-        (rig.session.status(), rig.outcome().await),
-        (Status::Fresh, "200".into())
-    );
+    assert_eq!((rig.session.status(), rig.outcome().await), (Status::Fresh, "200".into()));
 }
 
 /// K-25: the failure of a refresh that has lost is nobody's failure.
 #[tokio::test]
 async fn k_25_a_refresh_that_has_lost_fails_nobody_and_cools_nothing_down() {
-    for failure in [
-        RefreshFailure::Configuration,
-        RefreshFailure::Terminal,
-        RefreshFailure::Unusable,
-    ] {
+    for failure in
+        [RefreshFailure::Configuration, RefreshFailure::Terminal, RefreshFailure::Unusable]
+    {
         let rig = Rig::new(Api::friendly());
         let mut events = rig.session.events();
         rig.clock.advance(HOUR);
@@ -223,11 +189,7 @@ async fn k_25_a_refresh_that_has_lost_fails_nobody_and_cools_nothing_down() {
         everybody_waits().await;
         rig.issuer.release();
         assert_eq!(outcome(waiting.await.unwrap()), "200", "{failure:?}");
-        assert_eq!(
-            forced.await.unwrap().unwrap().access_token(),
-            "a1",
-            "{failure:?}"
-        );
+        assert_eq!(forced.await.unwrap().unwrap().access_token(), "a1", "{failure:?}");
         assert_eq!(told(&mut events).await, ["refreshed 3"], "{failure:?}");
     }
 }
@@ -253,12 +215,9 @@ async fn k_25_a_refresh_that_is_demanded_after_set_tokens_is_not_the_one_that_ha
 /// K-25: what could not be written is newer than what the store holds all the same.
 #[tokio::test]
 async fn k_25_a_write_that_failed_does_not_let_the_older_pair_come_back() {
-    for (say, during_save) in [
-        (Say::Set, false),
-        (Say::Clear, false),
-        (Say::Set, true),
-        (Say::Clear, true),
-    ] {
+    for (say, during_save) in
+        [(Say::Set, false), (Say::Clear, false), (Say::Set, true), (Say::Clear, true)]
+    {
         let case = format!("{say:?}, during a save: {during_save}");
         let store = ScriptedStore::new();
         let rig = if during_save {
@@ -332,10 +291,7 @@ async fn k_28_an_empty_store_leaves_the_given_pair() {
     let store = ScriptedStore::new();
     let rig = Rig::with(Api::friendly(), Issuer::new(), |b| b.store(store.clone()));
     assert_eq!(rig.outcome().await, "200");
-    assert_eq!(
-        (rig.api.tokens(), store.log()),
-        (vec!["a0".into()], vec!["load".into()])
-    );
+    assert_eq!((rig.api.tokens(), store.log()), (vec!["a0".into()], vec!["load".into()]));
 }
 
 /// K-28: set or clear while the first read is under way, or before it. C16.
@@ -358,21 +314,13 @@ async fn k_28_what_the_user_says_beats_a_first_read_that_is_under_way() {
                 store.release();
             }
             said.await.unwrap().unwrap();
-            let expected = if say == Say::Set {
-                "200"
-            } else {
-                "login required"
-            };
+            let expected = if say == Say::Set { "200" } else { "login required" };
             if let Some(waiting) = waiting {
                 assert_eq!(outcome(waiting.await.unwrap()), expected, "{say:?}");
             }
             assert_eq!(rig.outcome().await, expected, "{say:?}");
             assert_eq!(current(&rig).as_deref(), say.token(), "{say:?} {under_way}");
-            assert_eq!(
-                store.access_token().await.as_deref(),
-                say.token(),
-                "{say:?}"
-            );
+            assert_eq!(store.access_token().await.as_deref(), say.token(), "{say:?}");
         }
     }
 }
@@ -388,10 +336,7 @@ async fn k_28_a_first_read_that_fails_is_tried_again() {
     assert_eq!(rig.outcome().await, "token store");
     store.fail(&[]);
     rig.clock.advance(10 * SECOND);
-    assert_eq!(
-        (rig.outcome().await, rig.api.tokens()),
-        ("200".into(), vec!["stored".into()])
-    );
+    assert_eq!((rig.outcome().await, rig.api.tokens()), ("200".into(), vec!["stored".into()]));
 }
 
 /// K-28: while the store cannot be read, a given pair that is alive is used, and later the stored.

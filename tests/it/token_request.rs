@@ -58,24 +58,9 @@ pub(crate) async fn backoff(clock: &ManualClock) -> Duration {
 async fn k_30_the_request_is_these_bytes_and_no_others() {
     for (case, auth, header, parameters) in [
         ("none", ClientAuth::none("a p"), None, "&client_id=a+p"),
-        (
-            "body",
-            ClientAuth::body("app", "s=+"),
-            None,
-            "&client_id=app&client_secret=s%3D%2B",
-        ),
-        (
-            "Basic",
-            ClientAuth::basic("a:b", "+= %"),
-            Some("YSUzQWI6JTJCJTNEKyUyNQ=="),
-            "",
-        ),
-        (
-            "Basic, raw",
-            ClientAuth::basic_raw("ab", "+= %"),
-            Some("YWI6Kz0gJQ=="),
-            "",
-        ),
+        ("body", ClientAuth::body("app", "s=+"), None, "&client_id=app&client_secret=s%3D%2B"),
+        ("Basic", ClientAuth::basic("a:b", "+= %"), Some("YSUzQWI6JTJCJTNEKyUyNQ=="), ""),
+        ("Basic, raw", ClientAuth::basic_raw("ab", "+= %"), Some("YWI6Kz0gJQ=="), ""),
         (
             "digiRunner, Scenario I of the manual page",
             ClientAuth::digirunner("tspclient", Some("tsp123abcd")),
@@ -92,10 +77,7 @@ async fn k_30_the_request_is_these_bytes_and_no_others() {
         let wire = Wire::saying(http(200, "", FINE)).await;
         let endpoint = TokenEndpoint::new(&wire.url("/a/token?tenant=x%20y"), auth).unwrap();
         let fresh = endpoint.refresh(&tokens()).await.unwrap();
-        assert_eq!(
-            (fresh.access_token(), fresh.refresh_token()),
-            ("a1", Some("r1"))
-        );
+        assert_eq!((fresh.access_token(), fresh.refresh_token()), ("a1", Some("r1")));
 
         let body = "grant_type=refresh_token&refresh_token=r0%26%2B+%C3%A4".to_owned() + parameters;
         let mut expected = vec![
@@ -161,10 +143,7 @@ async fn k_30_no_cookie_is_sent_back_and_no_connection_is_kept() {
         until(|| wire.closed() == round).await;
     }
     for request in wire.requests() {
-        assert!(
-            !request.to_ascii_lowercase().contains("cookie"),
-            "{request}"
-        );
+        assert!(!request.to_ascii_lowercase().contains("cookie"), "{request}");
     }
     assert_eq!(wire.requests().len(), 2);
 }
@@ -193,19 +172,11 @@ async fn k_33_what_cannot_be_an_answer_is_a_typed_failure() {
     let half = &FINE[..30];
     let truncated = http(200, "", FINE).replace("content-length: ", "content-length: 1");
     for (case, answer, expected) in [
-        (
-            "HTML",
-            http(200, "content-type: text/html\r\n", html),
-            Unusable,
-        ),
+        ("HTML", http(200, "content-type: text/html\r\n", html), Unusable),
         ("HTML at 401", http(401, "", html), Unusable),
         ("half a JSON", http(200, "", half), Unusable),
         ("nothing", http(200, "", ""), Unusable),
-        (
-            "no content",
-            http(204, "", "").replace("content-length: 0\r\n", ""),
-            Unusable,
-        ),
+        ("no content", http(204, "", "").replace("content-length: 0\r\n", ""), Unusable),
         ("truncated", truncated, Lost),
         (
             "a broken chunk",
@@ -240,18 +211,9 @@ async fn k_30_an_answer_that_does_not_end_is_not_read_to_its_end() {
     let blank = vec![b' '; 64 * 1024];
     let chunked = [b"10000\r\n".to_vec(), blank.clone(), b"\r\n".to_vec()].concat();
     for (case, then) in [
-        (
-            "10 MB",
-            Then::Endless(headers(&format!("content-length: {ten}")), blank.clone()),
-        ),
-        (
-            "until the connection ends",
-            Then::Endless(headers("connection: close"), blank),
-        ),
-        (
-            "chunks",
-            Then::Endless(headers("transfer-encoding: chunked"), chunked),
-        ),
+        ("10 MB", Then::Endless(headers(&format!("content-length: {ten}")), blank.clone())),
+        ("until the connection ends", Then::Endless(headers("connection: close"), blank)),
+        ("chunks", Then::Endless(headers("transfer-encoding: chunked"), chunked)),
     ] {
         let wire = Wire::start(move |_| then.clone()).await;
         let error = endpoint(&wire).refresh(&tokens()).await.unwrap_err();
@@ -261,14 +223,8 @@ async fn k_30_an_answer_that_does_not_end_is_not_read_to_its_end() {
     }
     let padded = |size: usize| FINE.to_owned() + &" ".repeat(size - FINE.len());
     let most = 1024 * 1024;
-    assert!(
-        attempt(http(200, "", &padded(most))).await.is_ok(),
-        "as much as is read"
-    );
-    assert!(
-        attempt(http(200, "", &padded(most + 1))).await.is_err(),
-        "a byte more"
-    );
+    assert!(attempt(http(200, "", &padded(most))).await.is_ok(), "as much as is read");
+    assert!(attempt(http(200, "", &padded(most + 1))).await.is_err(), "a byte more");
 }
 
 /// K-30, X07: by the session's own clock, whatever the socket does.
@@ -311,8 +267,5 @@ async fn k_30_the_users_client_is_used_and_a_broken_one_is_an_error() {
     let broken = reqwest::Client::builder().user_agent("\n");
     let error = endpoint(&wire).with_http(broken).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Configuration), "{error}");
-    assert!(
-        std::error::Error::source(&error).is_some(),
-        "with its cause"
-    );
+    assert!(std::error::Error::source(&error).is_some(), "with its cause");
 }

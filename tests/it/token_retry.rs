@@ -32,16 +32,11 @@ async fn k_35_a_connection_that_is_refused_is_tried_three_times() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let asked = Arc::new(AtomicUsize::new(0));
-    let nowhere = Nowhere {
-        address,
-        asked: Arc::clone(&asked),
-    };
+    let nowhere = Nowhere { address, asked: Arc::clone(&asked) };
     let builder = reqwest::Client::builder().dns_resolver(Arc::new(nowhere));
     let url = format!("http://token.localhost:{}/", address.port());
-    let endpoint = TokenEndpoint::new(&url, ClientAuth::none("app"))
-        .unwrap()
-        .with_http(builder)
-        .unwrap();
+    let endpoint =
+        TokenEndpoint::new(&url, ClientAuth::none("app")).unwrap().with_http(builder).unwrap();
     let (session, clock) = session(endpoint);
     let waiting = ask(&session);
     let first = backoff(&clock).await;
@@ -49,28 +44,14 @@ async fn k_35_a_connection_that_is_refused_is_tried_three_times() {
     clock.advance(first);
     until(|| asked.load(Ordering::SeqCst) == 2).await;
     let second = backoff(&clock).await;
-    assert!(
-        second > first && first >= Duration::from_millis(200),
-        "{first:?} {second:?}"
-    );
+    assert!(second > first && first >= Duration::from_millis(200), "{first:?} {second:?}");
     clock.advance(second);
     let error = waiting.await.unwrap().unwrap_err();
     assert_eq!(asked.load(Ordering::SeqCst), 3);
     assert!(matches!(error.kind(), ErrorKind::Unavailable));
-    assert!(
-        error
-            .to_string()
-            .contains("no connection to the token endpoint"),
-        "{error}"
-    );
-    assert!(
-        error.retry_after().unwrap() >= SECOND,
-        "no zero-delay loop (X15)"
-    );
-    assert_eq!(
-        session.current_tokens().unwrap().refresh_token(),
-        tokens().refresh_token()
-    );
+    assert!(error.to_string().contains("no connection to the token endpoint"), "{error}");
+    assert!(error.retry_after().unwrap() >= SECOND, "no zero-delay loop (X15)");
+    assert_eq!(session.current_tokens().unwrap().refresh_token(), tokens().refresh_token());
 }
 
 /// K-35, R-045, Q-50, X09: an answer that was lost may be asked for once more, quickly, and
@@ -87,11 +68,7 @@ async fn k_35_a_connection_that_breaks_after_the_request_is_tried_once_more() {
     let waiting = ask(&session);
     clock.advance(backoff(&clock).await);
     assert_eq!(waiting.await.unwrap().unwrap().access_token(), "a1");
-    assert_eq!(
-        wire.requests()[0],
-        wire.requests()[1],
-        "the same refresh token"
-    );
+    assert_eq!(wire.requests()[0], wire.requests()[1], "the same refresh token");
 
     clock.advance(3600 * SECOND);
     let waiting = ask(&session);
@@ -99,10 +76,7 @@ async fn k_35_a_connection_that_breaks_after_the_request_is_tried_once_more() {
     let error = waiting.await.unwrap().unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Unavailable), "{error}");
     assert_eq!(wire.requests().len(), 4, "two for each refresh");
-    assert_eq!(
-        session.current_tokens().unwrap().refresh_token(),
-        Some("r1")
-    );
+    assert_eq!(session.current_tokens().unwrap().refresh_token(), Some("r1"));
 }
 
 /// K-50, X09: the retry of a lost answer is refused: the reason tells that from an ordinary end.
@@ -120,12 +94,7 @@ async fn k_50_a_refusal_after_a_lost_answer_says_so() {
     let ErrorKind::LoginRequired(reason) = error.kind() else {
         panic!("{error}");
     };
-    assert!(
-        reason
-            .explain()
-            .contains("after an earlier answer was lost"),
-        "{reason:?}"
-    );
+    assert!(reason.explain().contains("after an earlier answer was lost"), "{reason:?}");
     assert!(reason.explain().contains("invalid_grant"), "{reason:?}");
 }
 
@@ -154,11 +123,7 @@ async fn k_35_a_busy_server_is_left_alone_for_as_long_as_it_says() {
             clock.advance(7 * SECOND);
             until(|| wire.requests().len() == round + 1).await;
         }
-        assert_eq!(
-            waiting.await.unwrap().unwrap().access_token(),
-            "a1",
-            "{case}"
-        );
+        assert_eq!(waiting.await.unwrap().unwrap().access_token(), "a1", "{case}");
     }
 }
 
@@ -179,14 +144,7 @@ async fn k_35_a_cool_down_is_shared_and_capped_and_ends() {
             1,
         ),
         ("garbage", 500, "retry-after: soon\r\n", 1, 3, 1),
-        (
-            "bytes that are no text",
-            500,
-            "retry-after: \u{e4}\r\n",
-            1,
-            3,
-            1,
-        ),
+        ("bytes that are no text", 500, "retry-after: \u{e4}\r\n", 1, 3, 1),
     ] {
         let wire = Wire::start(move |number| match number < attempts {
             true => Then::Say(http(status, header, "{}")),
@@ -197,31 +155,17 @@ async fn k_35_a_cool_down_is_shared_and_capped_and_ends() {
         let waiting: Vec<_> = (0..10).map(|_| ask(&session)).collect();
         for waiter in waiting {
             let error = waiter.await.unwrap().expect_err(case);
-            assert!(
-                matches!(error.kind(), ErrorKind::Unavailable),
-                "{case}: {error}"
-            );
+            assert!(matches!(error.kind(), ErrorKind::Unavailable), "{case}: {error}");
             let pause = error.retry_after().unwrap();
-            assert!(
-                pause >= least * SECOND && pause <= most * SECOND,
-                "{case}: {pause:?}"
-            );
+            assert!(pause >= least * SECOND && pause <= most * SECOND, "{case}: {pause:?}");
         }
         let pause = session.tokens().await.unwrap_err().retry_after().unwrap();
         clock.advance(pause - Duration::from_millis(1));
         let late = session.tokens().await.unwrap_err();
         assert_eq!(late.retry_after(), Some(Duration::from_millis(1)), "{case}");
-        assert_eq!(
-            wire.requests().len(),
-            attempts,
-            "{case}: no traffic meanwhile"
-        );
+        assert_eq!(wire.requests().len(), attempts, "{case}: no traffic meanwhile");
         clock.advance(Duration::from_millis(1));
-        assert_eq!(
-            session.tokens().await.unwrap().access_token(),
-            "a1",
-            "{case}"
-        );
+        assert_eq!(session.tokens().await.unwrap().access_token(), "a1", "{case}");
     }
 }
 
@@ -249,32 +193,19 @@ async fn k_34_a_wrong_client_is_told_once_until_tokens_are_set() {
     for _ in 0..3 {
         let error = session.tokens().await.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Configuration), "{error}");
-        assert!(
-            error.to_string().contains("password is incorrect"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("password is incorrect"), "{error}");
         assert_eq!(error.retry_after(), Some(600 * SECOND));
     }
     clock.advance(599 * SECOND);
-    assert!(
-        session.refresh().await.is_err(),
-        "not even if it is demanded"
-    );
+    assert!(session.refresh().await.is_err(), "not even if it is demanded");
     assert_eq!(wire.requests().len(), 1);
-    assert!(matches!(
-        events.next().await,
-        Some(Event::RefreshFailed { .. })
-    ));
+    assert!(matches!(events.next().await, Some(Event::RefreshFailed { .. })));
 
     clock.advance(SECOND);
     assert!(session.tokens().await.is_err());
     assert_eq!(wire.requests().len(), 2, "now and then it is tried again");
     session.set_tokens(tokens()).await.unwrap();
-    assert_eq!(
-        session.refresh().await.unwrap().access_token(),
-        "a1",
-        "or when tokens are set"
-    );
+    assert_eq!(session.refresh().await.unwrap().access_token(), "a1", "or when tokens are set");
     assert_eq!(wire.requests().len(), 3);
 }
 
@@ -282,11 +213,7 @@ async fn k_34_a_wrong_client_is_told_once_until_tokens_are_set() {
 #[tokio::test]
 async fn logging_out_revokes_both_tokens_as_digirunner_wants_it() {
     for (case, password, proof) in [
-        (
-            "Scenario I",
-            Some("tsp 123"),
-            "&client_id=tspclient&client_secret=tsp+123",
-        ),
+        ("Scenario I", Some("tsp 123"), "&client_id=tspclient&client_secret=tsp+123"),
         ("Scenario II", None, "&client_id=tspclient"),
     ] {
         let wire = Wire::saying(http(200, "", r#"{"code":"token_revoke_success"}"#)).await;
@@ -299,14 +226,8 @@ async fn logging_out_revokes_both_tokens_as_digirunner_wants_it() {
             .iter()
             .map(|request| {
                 let (head, body) = request.split_once("\r\n\r\n").unwrap();
-                assert!(
-                    head.starts_with("POST /oauth/revocation HTTP/1.1\r\n"),
-                    "{case}"
-                );
-                assert!(
-                    !head.contains("authorization"),
-                    "{case}: one proof, in the body"
-                );
+                assert!(head.starts_with("POST /oauth/revocation HTTP/1.1\r\n"), "{case}");
+                assert!(!head.contains("authorization"), "{case}: one proof, in the body");
                 body.to_owned()
             })
             .collect();
@@ -326,17 +247,11 @@ async fn a_revocation_that_fails_is_reported_and_the_tokens_are_forgotten() {
         _ => Then::Say(http(200, "", "")),
     })
     .await;
-    let endpoint = endpoint(&wire)
-        .with_revocation_url(&wire.url("/revoke"))
-        .unwrap();
+    let endpoint = endpoint(&wire).with_revocation_url(&wire.url("/revoke")).unwrap();
     let session = Session::builder(endpoint).tokens(tokens()).build().unwrap();
     let error = session.log_out().await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Unavailable), "{error}");
     assert!(error.to_string().contains("503"), "{error}");
     assert!(session.current_tokens().is_none());
-    assert_eq!(
-        wire.requests().len(),
-        2,
-        "the access token is revoked all the same"
-    );
+    assert_eq!(wire.requests().len(), 2, "the access token is revoked all the same");
 }

@@ -36,10 +36,7 @@ async fn k_46_a_requests_timeout_covers_its_waiting_for_a_refresh_which_goes_on(
     assert!(!patient.is_finished());
     rig.issuer.release();
     assert_eq!(outcome(patient.await.unwrap()), "200");
-    assert_eq!(
-        (rig.issuer.calls(), rig.api.tokens()),
-        (1, vec!["a1".into()])
-    );
+    assert_eq!((rig.issuer.calls(), rig.api.tokens()), (1, vec!["a1".into()]));
 }
 
 /// K-46: E26.
@@ -94,10 +91,9 @@ async fn k_46_a_timeout_behind_a_401_carries_the_401() {
 /// K-46, K-45: E26. Reading the answer that is thrown away takes time, too.
 #[tokio::test]
 async fn k_46_reading_a_slow_401_is_taken_from_the_requests_time() {
-    for (case, timeout, expected) in [
-        ("enough is left", 60, Ok(56)),
-        ("nothing is left", 3, Err("timed out")),
-    ] {
+    for (case, timeout, expected) in
+        [("enough is left", 60, Ok(56)), ("nothing is left", 3, Err("timed out"))]
+    {
         let (feed, body) = fed_body();
         let body = Mutex::new(Some(body));
         let api = Api::new(move |seen| match seen.token() {
@@ -131,15 +127,13 @@ async fn k_46_waiting_for_a_login_has_its_own_bound() {
         let clock = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
         let door = clock.clone();
         let rig = Rig::with(Api::friendly(), Issuer::new(), move |builder| {
-            builder
-                .login_timeout(300 * SECOND)
-                .on_login_required(move |_| {
-                    let door = door.clone();
-                    async move {
-                        door.acquire().await.unwrap().forget();
-                        Some(TokenSet::new("b0").with_refresh_token("s0"))
-                    }
-                })
+            builder.login_timeout(300 * SECOND).on_login_required(move |_| {
+                let door = door.clone();
+                async move {
+                    door.acquire().await.unwrap().forget();
+                    Some(TokenSet::new("b0").with_refresh_token("s0"))
+                }
+            })
         });
         rig.issuer.then_fails(RefreshFailure::Terminal);
         rig.clock.advance(3600 * SECOND);

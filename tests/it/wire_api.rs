@@ -30,9 +30,7 @@ fn build(
 ) -> Session {
     let builder = Session::builder(issuer.clone()).tokens(Rig::tokens(3600));
     let allow = |builder: SessionBuilder, server: &&Server| builder.allow_origin(server.url(""));
-    settings(allowed.iter().fold(builder, allow))
-        .build()
-        .unwrap()
+    settings(allowed.iter().fold(builder, allow)).build().unwrap()
 }
 
 fn client(session: &Session) -> ClientWithMiddleware {
@@ -53,9 +51,7 @@ async fn k_02_a_default_header_of_the_client_loses_and_one_header_arrives() {
     let inner = reqwest::Client::builder().default_headers(own).build();
     let client = with(&session(&Issuer::new(), &[&server]), inner.unwrap());
     client.get(server.url("/")).send().await.unwrap();
-    let request = client
-        .get(server.url("/"))
-        .header(AUTHORIZATION, "Basic own");
+    let request = client.get(server.url("/")).header(AUTHORIZATION, "Basic own");
     request.send().await.unwrap();
     let seen = server.seen();
     let headers = |index: usize| -> Vec<_> {
@@ -94,12 +90,7 @@ async fn k_05_another_origin_never_sees_the_token_and_its_401_is_returned() {
         ("a stranger", 302, false, false),
         ("a stranger, method kept", 307, false, false),
         ("an allowed origin", 302, true, false),
-        (
-            "an allowed origin, a body that is sent once",
-            303,
-            true,
-            true,
-        ),
+        ("an allowed origin, a body that is sent once", 303, true, true),
     ] {
         let theirs = Server::start(|_| answer(401, "theirs")).await;
         let target = theirs.url("/b");
@@ -113,20 +104,13 @@ async fn k_05_another_origin_never_sees_the_token_and_its_401_is_returned() {
         let request = client(&session).post(ours.url("/a"));
         let (feed, body) = fed_body();
         drop(feed);
-        let request = if is_stream {
-            request.body(body)
-        } else {
-            request
-        };
+        let request = if is_stream { request.body(body) } else { request };
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), 401, "{case}");
         assert_eq!(response.url().as_str(), theirs.url("/b"), "{case}");
         assert_eq!(response.text().await.unwrap(), "theirs", "{case}");
         session.settle().await.unwrap();
-        assert_eq!(
-            (ours.log(), theirs.log()),
-            (vec!["/a a0".into()], vec!["/b -".into()])
-        );
+        assert_eq!((ours.log(), theirs.log()), (vec!["/a a0".into()], vec!["/b -".into()]));
         assert_eq!(issuer.calls(), 0, "{case}");
     }
 }
@@ -164,19 +148,15 @@ async fn k_05_there_and_back_again_costs_one_bounded_refresh() {
     let theirs = Server::start(move |_| redirect(302, &home)).await;
     away.set(theirs.url("/away")).unwrap();
     let issuer = Issuer::new();
-    let session = build(&issuer, &[&ours], |builder| {
-        builder.rejection_budget(2, Duration::from_secs(3600))
-    });
+    let session =
+        build(&issuer, &[&ours], |builder| builder.rejection_budget(2, Duration::from_secs(3600)));
     for calls in [1, 2, 2, 2] {
         let response = client(&session).get(ours.url("/start")).send().await;
         let response = response.unwrap();
         assert_eq!(response.text().await.unwrap(), "home, without a token");
         assert_eq!(issuer.calls(), calls);
     }
-    assert_eq!(
-        ours.log()[..4],
-        ["/start a0", "/home -", "/start a1", "/home -"]
-    );
+    assert_eq!(ours.log()[..4], ["/start a0", "/home -", "/start a1", "/home -"]);
     assert!(theirs.log().iter().all(|entry| entry == "/away -"));
 }
 
@@ -201,33 +181,13 @@ async fn k_07_the_token_type_is_matched_without_case_and_an_unknown_one_is_an_er
     for (case, members, any_type, expected) in [
         ("as usual", json!({"token_type": "Bearer"}), false, Ok(())),
         ("digiRunner", json!({"token_type": "bearer"}), false, Ok(())),
-        (
-            "without case",
-            json!({"token_type": "beAREr"}),
-            false,
-            Ok(()),
-        ),
+        ("without case", json!({"token_type": "beAREr"}), false, Ok(())),
         ("absent", json!({}), false, Ok(())),
         ("null", json!({"token_type": null}), false, Ok(())),
         ("empty", json!({"token_type": ""}), false, Ok(())),
-        (
-            "unknown",
-            json!({"token_type": "mac"}),
-            false,
-            Err("configuration"),
-        ),
-        (
-            "DPoP",
-            json!({"token_type": "dPoP"}),
-            false,
-            Err("configuration"),
-        ),
-        (
-            "eBay",
-            json!({"token_type": "User Access Token"}),
-            true,
-            Ok(()),
-        ),
+        ("unknown", json!({"token_type": "mac"}), false, Err("configuration")),
+        ("DPoP", json!({"token_type": "dPoP"}), false, Err("configuration")),
+        ("eBay", json!({"token_type": "User Access Token"}), true, Ok(())),
         (
             "no access token",
             json!({"access_token": null}),
@@ -295,9 +255,7 @@ fn form(seen: &crate::support::Seen) -> String {
 }
 
 fn merge(object: &mut Value, members: Value) {
-    let Value::Object(members) = members else {
-        unreachable!()
-    };
+    let Value::Object(members) = members else { unreachable!() };
     object.as_object_mut().unwrap().extend(members);
 }
 
@@ -332,15 +290,9 @@ async fn k_42_a_real_response_survives_the_look_its_address_and_broken_body_incl
     let client = client(&session);
     let get = |path: &str| client.get(format!("http://{address}{path}")).send();
     let whole = get("/whole").await.unwrap();
-    assert_eq!(
-        (whole.status().as_u16(), whole.version()),
-        (403, http::Version::HTTP_11)
-    );
+    assert_eq!((whole.status().as_u16(), whole.version()), (403, http::Version::HTTP_11));
     assert_eq!(whole.remote_addr(), Some(address));
-    assert_eq!(
-        (whole.content_length(), whole.headers()["x"].as_bytes()),
-        (Some(2), &b"y"[..])
-    );
+    assert_eq!((whole.content_length(), whole.headers()["x"].as_bytes()), (Some(2), &b"y"[..]));
     assert_eq!(whole.text().await.unwrap(), "{}");
 
     let mut broken = get("/broken").await.unwrap();
@@ -386,9 +338,7 @@ async fn k_43_a_replay_sends_the_bytes_again_and_a_stream_is_sent_once() {
 
 fn chunked(status: u16, size: usize) -> Answer {
     let (feed, body) = fed_body();
-    (0..size)
-        .step_by(1024)
-        .for_each(|_| feed.data(vec![b'x'; 1024]));
+    (0..size).step_by(1024).for_each(|_| feed.data(vec![b'x'; 1024]));
     answer(status, axum::body::Body::new(body))
 }
 

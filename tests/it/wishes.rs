@@ -27,9 +27,7 @@ async fn get(client: &ClientWithMiddleware, wish: Authenticate) -> Result<Respon
 async fn k_06_a_request_without_authentication_is_not_the_sessions_business() {
     for case in ["fresh", "expired", "logged out", "plain http"] {
         let hook = Hook::declining();
-        let rig = Rig::with(Api::rejecting(&[]), Issuer::new(), |builder| {
-            hook.on(builder)
-        });
+        let rig = Rig::with(Api::rejecting(&[]), Issuer::new(), |builder| hook.on(builder));
         match case {
             "expired" => rig.clock.advance(3600 * SECOND),
             "logged out" => rig.session.clear().await.unwrap(),
@@ -100,11 +98,7 @@ async fn k_06_a_wish_for_a_new_token_is_not_honoured_by_an_old_one_and_stays_unt
     let result = get(&client, Authenticate::AfterRefresh).await;
     assert_eq!(outcome(result), "authorization server unavailable");
     assert_eq!(rig.api.arrived(), 0, "a0 is alive, but not what was asked");
-    assert_eq!(
-        wishes.left(),
-        1,
-        "an outer retry must still get a new token"
-    );
+    assert_eq!(wishes.left(), 1, "an outer retry must still get a new token");
 
     rig.clock.advance(60 * SECOND);
     get(&client, Authenticate::AfterRefresh).await.unwrap();
@@ -180,10 +174,7 @@ async fn k_06_a_minimum_validity_that_cannot_be_had_does_not_stop_a_request() {
     alone.clock.advance(600 * SECOND);
     get(&alone.client, wish).await.unwrap();
     for rig in [endless, alone] {
-        assert_eq!(
-            (rig.api.tokens(), rig.issuer.calls()),
-            (vec!["a0".into()], 0)
-        );
+        assert_eq!((rig.api.tokens(), rig.issuer.calls()), (vec!["a0".into()], 0));
     }
 }
 
@@ -255,9 +246,7 @@ async fn k_22_a_request_that_was_sent_without_a_token_is_replayed_with_the_one_t
 #[tokio::test]
 async fn k_22_a_401_without_a_token_is_the_callers_while_nobody_is_logged_in() {
     let hook = Hook::returning(Rig::tokens(3600));
-    let rig = Rig::with(Api::rejecting(&[]), Issuer::new(), |builder| {
-        hook.on(builder)
-    });
+    let rig = Rig::with(Api::rejecting(&[]), Issuer::new(), |builder| hook.on(builder));
     rig.session.clear().await.unwrap();
     let response = get(&rig.client, Authenticate::IfLoggedIn).await.unwrap();
     assert_eq!(response.status(), 401);
@@ -311,10 +300,7 @@ async fn k_06_an_outer_session_does_not_disturb_an_inner_one() {
     assert_eq!(rig.api.tokens(), ["a0", "a1"]);
     assert_eq!((rig.issuer.calls(), inner.calls()), (1, 0));
     let seen = rig.api.seen();
-    assert!(
-        seen.iter()
-            .all(|seen| seen.headers.get_all(AUTHORIZATION).iter().count() == 1)
-    );
+    assert!(seen.iter().all(|seen| seen.headers.get_all(AUTHORIZATION).iter().count() == 1));
 }
 
 /// Busy twice, then 200.

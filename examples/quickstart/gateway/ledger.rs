@@ -110,8 +110,7 @@ impl Ledger {
         self.counters.logins += 1;
         let (jti, end) = (new_id(), now_in_seconds() + self.refresh_validity);
         let is_revoked = false;
-        self.refresh_tokens
-            .insert(jti.clone(), RefreshToken { end, is_revoked });
+        self.refresh_tokens.insert(jti.clone(), RefreshToken { end, is_revoked });
         let claims = json!({
             "node": "executor1",
             "aud": ["YWRtaW5BUEk"],
@@ -143,10 +142,7 @@ impl Ledger {
     /// `stime` and its `exp`.
     fn issue(&mut self, session: &Claims) -> Issue {
         let (now, jti) = (now_in_seconds(), new_id());
-        let token = AccessToken {
-            life: self.counters.lives.len(),
-            is_revoked: false,
-        };
+        let token = AccessToken { life: self.counters.lives.len(), is_revoked: false };
         self.access_tokens.insert(jti.clone(), token);
         self.counters.lives.push(0);
 
@@ -161,11 +157,7 @@ impl Ledger {
         refresh.0["ati"] = json!(jti);
         refresh.0["iat"] = json!(now);
         refresh.0["exp"] = json!(self.end_of(session));
-        Issue {
-            access,
-            refresh,
-            expires_in: self.access_validity.saturating_sub(1),
-        }
+        Issue { access, refresh, expires_in: self.access_validity.saturating_sub(1) }
     }
 
     /// Judges the access token of an API call, and counts the call.

@@ -50,17 +50,10 @@ pub(super) async fn answer(
 
 /// The client, by `Basic base64(client_id ":" base64(password))`; what the body says does not count.
 fn authenticate(shared: &Shared, headers: &HeaderMap) -> Result<(), Box<Response>> {
-    let unauthorized = |text: &str| {
-        Err(Box::new(about_the_client(
-            StatusCode::UNAUTHORIZED,
-            text,
-            PATH,
-        )))
-    };
+    let unauthorized =
+        |text: &str| Err(Box::new(about_the_client(StatusCode::UNAUTHORIZED, text, PATH)));
     let value = headers.get(header::AUTHORIZATION);
-    let value = value
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let value = value.and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (scheme, credentials) = value.split_once(' ').unwrap_or_default();
     if !scheme.eq_ignore_ascii_case("basic") {
         return unauthorized("Missing required parameter: Authorization");
@@ -83,11 +76,7 @@ fn authenticate(shared: &Shared, headers: &HeaderMap) -> Result<(), Box<Response
     }
     if shared.ledger.lock().wrong_passwords >= MOST_WRONG_PASSWORDS {
         let text = format!("'{client_id}' Client(application) locked");
-        return Err(Box::new(about_the_client(
-            StatusCode::FORBIDDEN,
-            &text,
-            PATH,
-        )));
+        return Err(Box::new(about_the_client(StatusCode::FORBIDDEN, &text, PATH)));
     }
     match &shared.config.client_password {
         None if secret.is_empty() => Ok(()),
@@ -124,11 +113,7 @@ fn grant(shared: &Shared, parameters: &Parameters) -> Result<Issue, Box<Response
 
 /// The user, by name and by `base64(password)`.
 fn log_in(shared: &Shared, parameters: &Parameters) -> Result<Issue, Box<Response>> {
-    let Config {
-        user_name,
-        user_password,
-        ..
-    } = &shared.config;
+    let Config { user_name, user_password, .. } = &shared.config;
     let is_known = parameters.get("username") == Some(user_name)
         && parameters.get("password") == Some(&STANDARD.encode(user_password));
     match is_known {
@@ -187,23 +172,15 @@ fn success(shared: &Shared, issue: &Issue) -> Result<Response, Box<Response>> {
         "token_type": "bearer",
     });
     let mut response = answer::json(StatusCode::OK, &body);
-    let cookie = format!(
-        "jti={}; Path=/; Secure; HttpOnly; SameSite=Lax",
-        issue.access.jti()
-    );
+    let cookie = format!("jti={}; Path=/; Secure; HttpOnly; SameSite=Lax", issue.access.jti());
     let cookie = HeaderValue::from_str(&cookie).ok();
-    response
-        .headers_mut()
-        .extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+    response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
     Ok(response)
 }
 
 fn space_separated(scope: &Value) -> String {
     let names = scope.as_array().into_iter().flatten();
-    names
-        .filter_map(Value::as_str)
-        .collect::<Vec<_>>()
-        .join(" ")
+    names.filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
 }
 
 fn bad_request<T>(error: &str, text: &str) -> Result<T, Box<Response>> {

@@ -7,11 +7,7 @@ const SUCCESS: &str = include_str!("../../../tests/fixtures/digirunner_success.j
 const EXPIRED: &str = include_str!("../../../tests/fixtures/digirunner_expired.json");
 
 fn read_by(provider: &Provider, status: u16, body: &str) -> Result<TokenSet, RefreshError> {
-    let answer = Answer {
-        status,
-        retry_after: None,
-        body: body.as_bytes(),
-    };
+    let answer = Answer { status, retry_after: None, body: body.as_bytes() };
     answer.read(provider, false, &["CANARY", "sesame"])
 }
 
@@ -22,9 +18,7 @@ fn read(status: u16, body: &str) -> Result<TokenSet, RefreshError> {
 /// A 200 with an access token and these members.
 fn success(members: Value) -> TokenSet {
     let mut body = json!({"access_token": "new"});
-    body.as_object_mut()
-        .unwrap()
-        .extend(members.as_object().unwrap().clone());
+    body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
     read(200, &body.to_string()).unwrap_or_else(|error| panic!("{body}: {error}"))
 }
 
@@ -90,16 +84,8 @@ fn k_10_a_lifetime_is_read_where_it_is_one_and_unknown_otherwise() {
 fn k_55_the_refresh_tokens_lifetime_is_read_under_its_three_names() {
     for (case, members, expected) in [
         ("Keycloak", json!({"refresh_expires_in": 1800}), Some(1800)),
-        (
-            "GitHub",
-            json!({"refresh_token_expires_in": "15897600"}),
-            Some(15_897_600),
-        ),
-        (
-            "Intuit",
-            json!({"x_refresh_token_expires_in": 8_726_400.0}),
-            Some(8_726_400),
-        ),
+        ("GitHub", json!({"refresh_token_expires_in": "15897600"}), Some(15_897_600)),
+        ("Intuit", json!({"x_refresh_token_expires_in": 8_726_400.0}), Some(8_726_400)),
         ("Keycloak, offline", json!({"refresh_expires_in": 0}), None),
         (
             "the first usable one",
@@ -134,15 +120,8 @@ fn k_07_the_type_must_be_bearer_or_absent_unless_the_endpoint_is_told_otherwise(
         let body =
             json!({"access_token": "new", "refresh_token": "rotated", "token_type": token_type})
                 .to_string();
-        let answer = Answer {
-            status: 200,
-            retry_after: None,
-            body: body.as_bytes(),
-        };
-        assert!(
-            answer.read(&Provider::rfc6749(), true, &[]).is_ok(),
-            "{case}"
-        );
+        let answer = Answer { status: 200, retry_after: None, body: body.as_bytes() };
+        assert!(answer.read(&Provider::rfc6749(), true, &[]).is_ok(), "{case}");
         match answer.read(&Provider::rfc6749(), false, &[]) {
             Ok(_) => assert!(is_bearer, "{case}"),
             Err(error) => {
@@ -158,10 +137,7 @@ fn k_07_the_type_must_be_bearer_or_absent_unless_the_endpoint_is_told_otherwise(
 
 fn kept(error: &RefreshError) -> Option<&str> {
     use secrecy::ExposeSecret;
-    error
-        .refresh_token
-        .as_ref()
-        .map(|token| token.expose_secret())
+    error.refresh_token.as_ref().map(|token| token.expose_secret())
 }
 
 /// K-07, R-020, Q-22, G05: a refresh that failed, whose new refresh token replaces the burnt one.
@@ -181,18 +157,10 @@ fn k_07_a_success_without_an_access_token_keeps_its_new_refresh_token() {
         let error = read(200, &body.to_string()).expect_err(case);
         assert_eq!(error.failure(), RefreshFailure::Unusable, "{case}");
         assert_eq!(kept(&error), Some("rotated"), "{case}");
-        assert_eq!(
-            kept(&read(400, &body.to_string()).unwrap_err()),
-            None,
-            "{case}: no success"
-        );
+        assert_eq!(kept(&read(400, &body.to_string()).unwrap_err()), None, "{case}: no success");
     }
     let error = read(200, r#"{"error":"server_error","refresh_token":"x"}"#).unwrap_err();
-    assert_eq!(
-        kept(&error),
-        None,
-        "an answer with an error has not rotated"
-    );
+    assert_eq!(kept(&error), None, "an answer with an error has not rotated");
 }
 
 /// K-32, R-025, Q-56, G01, G02.
@@ -217,11 +185,7 @@ fn a_success_keeps_scope_and_unknown_members_as_they_came() {
     for (case, scope, expected) in [
         ("a text", json!("a b"), Some("a b")),
         ("an array (Twitch, Q-80)", json!(["a", "b"]), Some("a b")),
-        (
-            "an array with other things",
-            json!(["a", 1, null]),
-            Some("a"),
-        ),
+        ("an array with other things", json!(["a", 1, null]), Some("a")),
         ("an empty text", json!(""), Some("")),
         ("null (Mailchimp, Q-04)", json!(null), None),
         ("a number", json!(5), None),
@@ -235,10 +199,7 @@ fn a_success_keeps_scope_and_unknown_members_as_they_came() {
     for secret in ["access_token", "refresh_token"] {
         assert!(!tokens.members().contains_key(secret));
     }
-    assert!(
-        read(201, r#"{"access_token":"new"}"#).is_ok(),
-        "any 2xx (Q-05)"
-    );
+    assert!(read(201, r#"{"access_token":"new"}"#).is_ok(), "any 2xx (Q-05)");
 }
 
 /// K-33, G04, Q-20, Q-21, Q-22, Q-25, Q-27, R-028: which error a body tells, and that it beats an
@@ -246,12 +207,7 @@ fn a_success_keeps_scope_and_unknown_members_as_they_came() {
 #[test]
 fn k_33_an_error_is_looked_for_first_whatever_the_status() {
     for (case, error, code, description) in [
-        (
-            "RFC 6749",
-            json!({"error": "invalid_grant"}),
-            Some("invalid_grant"),
-            None,
-        ),
+        ("RFC 6749", json!({"error": "invalid_grant"}), Some("invalid_grant"), None),
         (
             "GitHub (Q-20)",
             json!({"error": "bad_refresh_token", "error_description": "The refresh token is bad."}),
@@ -264,12 +220,7 @@ fn k_33_an_error_is_looked_for_first_whatever_the_status() {
             Some("invalid_refresh_token"),
             None,
         ),
-        (
-            "ok is false, and nothing else",
-            json!({"ok": false}),
-            None,
-            None,
-        ),
+        ("ok is false, and nothing else", json!({"ok": false}), None, None),
         (
             "OpenAI (Q-27)",
             json!({"error": {"message": "gone", "type": "invalid_request_error", "param": null,
@@ -277,12 +228,7 @@ fn k_33_an_error_is_looked_for_first_whatever_the_status() {
             Some("refresh_token_invalidated"),
             Some("gone"),
         ),
-        (
-            "an object with a type",
-            json!({"error": {"type": "x"}}),
-            Some("x"),
-            None,
-        ),
+        ("an object with a type", json!({"error": {"type": "x"}}), Some("x"), None),
         ("an empty object", json!({"error": {}}), None, None),
         ("a number", json!({"error": 5}), None, None),
         ("true", json!({"error": true}), None, None),
@@ -343,11 +289,7 @@ fn k_33_a_body_that_cannot_be_read_is_a_failure_that_passes() {
         ] {
             assert_eq!(failure(status, body), expected, "{case}, {status}");
             let digirunner = read_by(&Provider::digirunner(), status, body).unwrap_err();
-            assert_eq!(
-                digirunner.failure(),
-                expected,
-                "digiRunner: {case}, {status}"
-            );
+            assert_eq!(digirunner.failure(), expected, "digiRunner: {case}, {status}");
         }
     }
     assert_eq!(failure(200, "\u{feff}{}"), RefreshFailure::Unusable);
@@ -361,9 +303,7 @@ fn k_34_a_short_secret_does_not_spoil_the_code() {
         retry_after: None,
         body: br#"{"error":"invalid_grant","error_description":"r is over"}"#,
     };
-    let error = answer
-        .read(&Provider::rfc6749(), false, &["r", "grant"])
-        .unwrap_err();
+    let error = answer.read(&Provider::rfc6749(), false, &["r", "grant"]).unwrap_err();
     assert_eq!(error.failure(), RefreshFailure::Terminal);
     let server = error.server.as_deref().unwrap();
     assert_eq!(server.code(), Some("invalid_grant"));
@@ -402,10 +342,7 @@ fn k_34_the_answers_of_the_manual_page_are_understood() {
     assert_eq!(tokens.expires_in(), Some(Duration::from_secs(86_399)));
     assert_eq!(tokens.scope(), Some("2000000006"));
     assert_eq!(tokens.token_type(), Some("bearer"));
-    assert_eq!(
-        tokens.members()["jti"],
-        "41fa8a7b-b21d-4598-b254-5ffbed8b619f"
-    );
+    assert_eq!(tokens.members()["jti"], "41fa8a7b-b21d-4598-b254-5ffbed8b619f");
     assert_eq!(tokens.members()["org_id"], "100000");
     assert_eq!(tokens.members()["node"], "executor1");
     assert_eq!(tokens.members()["stime"], 1_684_742_522_981_u64);
@@ -427,23 +364,11 @@ fn k_35_retry_after_is_seconds_or_a_date() {
         ("none to wait", "0", Some(0)),
         ("space around it", " 7 ", Some(7)),
         ("a year", "31536000", Some(31_536_000)),
-        (
-            "more than there are",
-            "99999999999999999999999",
-            Some(u64::MAX),
-        ),
+        ("more than there are", "99999999999999999999999", Some(u64::MAX)),
         ("a date", "Sun, 06 Nov 1994 08:50:07 GMT", Some(30)),
-        (
-            "a date, RFC 850",
-            "Sunday, 06-Nov-94 08:50:07 GMT",
-            Some(30),
-        ),
+        ("a date, RFC 850", "Sunday, 06-Nov-94 08:50:07 GMT", Some(30)),
         ("a date, asctime", "Sun Nov  6 08:50:07 1994", Some(30)),
-        (
-            "a date that is over",
-            "Sun, 06 Nov 1994 08:49:30 GMT",
-            Some(0),
-        ),
+        ("a date that is over", "Sun, 06 Nov 1994 08:49:30 GMT", Some(0)),
         ("negative", "-5", None),
         ("a fraction", "1.5", None),
         ("a sign", "+5", None),
@@ -479,14 +404,8 @@ fn any_json() -> impl Strategy<Value = Value> {
         any::<f64>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         ".{0,40}".prop_map(Value::from),
-        prop::sample::select(vec![
-            "invalid_grant",
-            "invalid_token",
-            "Bearer",
-            "a",
-            "3600"
-        ])
-        .prop_map(Value::from),
+        prop::sample::select(vec!["invalid_grant", "invalid_token", "Bearer", "a", "3600"])
+            .prop_map(Value::from),
     ];
     let name = prop_oneof![
         prop::sample::select(vec![
@@ -520,11 +439,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 fn check_any(status: u16, body: &[u8]) -> Result<(), TestCaseError> {
     for provider in [Provider::rfc6749(), Provider::digirunner()] {
         for any_type in [false, true] {
-            let answer = Answer {
-                status,
-                retry_after: None,
-                body,
-            };
+            let answer = Answer { status, retry_after: None, body };
             match answer.read(&provider, any_type, &["a", "CANARY"]) {
                 Ok(tokens) => {
                     prop_assert!((200..300).contains(&status));

@@ -8,11 +8,7 @@ const CONFIGURATION: RefreshFailure = RefreshFailure::Configuration;
 const TRANSIENT: RefreshFailure = RefreshFailure::Unusable;
 
 fn verdict(provider: &Provider, status: u16, body: &str) -> RefreshFailure {
-    let answer = Answer {
-        status,
-        retry_after: None,
-        body: body.as_bytes(),
-    };
+    let answer = Answer { status, retry_after: None, body: body.as_bytes() };
     let result = answer.read(provider, false, &["the-refresh-token"]);
     result.expect_err(body).failure()
 }
@@ -171,10 +167,7 @@ fn k_34_a_classifier_decides_but_not_over_an_outage() {
     for status in [408, 409, 425, 429, 500, 502, 503, 504, 599] {
         assert_ne!(verdict(&provider, status, body), TERMINAL, "{status}");
     }
-    assert_eq!(
-        verdict(&provider, 400, r#"{"error":"invalid_grant"}"#),
-        TRANSIENT
-    );
+    assert_eq!(verdict(&provider, 400, r#"{"error":"invalid_grant"}"#), TRANSIENT);
 }
 
 /// K-42, K-41, E07, E09, Q-90, Q-92: DIGIRUNNER.md §8.
@@ -220,8 +213,5 @@ fn k_42_what_rejects_a_token_is_the_providers_to_say() {
 #[test]
 fn k_11_digirunner_is_refreshed_later_than_others() {
     let window = |provider: Provider| provider.refresh_window().as_secs();
-    assert_eq!(
-        (window(Provider::rfc6749()), window(Provider::digirunner())),
-        (60, 10)
-    );
+    assert_eq!((window(Provider::rfc6749()), window(Provider::digirunner())), (60, 10));
 }

@@ -6,10 +6,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn policy() -> Policy {
-    let limit = Limit {
-        refreshes: 2,
-        within: 30 * SECOND,
-    };
+    let limit = Limit { refreshes: 2, within: 30 * SECOND };
     Policy {
         refresh_window: 60 * SECOND,
         jitter: 0.0,
@@ -46,11 +43,7 @@ impl Bench {
         let now = Clock::Manual(clock.clone()).now();
         state.after_read(&ticket, None, &policy(), now);
         state.land();
-        Self {
-            clock,
-            state,
-            policy: policy(),
-        }
+        Self { clock, state, policy: policy() }
     }
 
     fn now(&self) -> Moment {
@@ -64,10 +57,7 @@ impl Bench {
             return bench;
         }
         let now = bench.now();
-        bench
-            .state
-            .start_with(set_of(0), &bench.policy, now)
-            .unwrap();
+        bench.state.start_with(set_of(0), &bench.policy, now).unwrap();
         bench.clock.advance(match age {
             "fresh" => 2000 * SECOND,
             "stale" => HOUR - 30 * SECOND,
@@ -131,30 +121,17 @@ impl Bench {
 
     fn after_rejection(&mut self, sent: Option<Generation>, replayable: bool) -> AfterRejection {
         let now = self.now();
-        self.state
-            .after_rejection(sent, replayable, &self.policy, now)
+        self.state.after_rejection(sent, replayable, &self.policy, now)
     }
 }
 
 fn need(name: &str) -> Need {
     match name {
         "any" => Need::ANY,
-        "new" => Need {
-            new: true,
-            ..Need::ANY
-        },
-        "optional" => Need {
-            optional: true,
-            ..Need::ANY
-        },
-        "long" => Need {
-            valid_for: HOUR,
-            ..Need::ANY
-        },
-        "one-shot" => Need {
-            replayable: false,
-            ..Need::ANY
-        },
+        "new" => Need { new: true, ..Need::ANY },
+        "optional" => Need { optional: true, ..Need::ANY },
+        "long" => Need { valid_for: HOUR, ..Need::ANY },
+        "one-shot" => Need { replayable: false, ..Need::ANY },
         other => panic!("{other}"),
     }
 }
@@ -214,19 +191,13 @@ fn k_27_what_a_request_does_is_a_table() {
 /// they need.
 #[test]
 fn k_28_the_store_is_read_before_anything_else() {
-    for (case, has_tokens) in [
-        ("nothing else known", false),
-        ("tokens given at build", true),
-    ] {
+    for (case, has_tokens) in [("nothing else known", false), ("tokens given at build", true)] {
         for needed in ["any", "new", "optional", "long", "one-shot"] {
             let mut bench = Bench::new();
             bench.state = State::new(true);
             if has_tokens {
                 let now = bench.now();
-                bench
-                    .state
-                    .start_with(set_of(0), &bench.policy, now)
-                    .unwrap();
+                bench.state.start_with(set_of(0), &bench.policy, now).unwrap();
             }
             assert_eq!(bench.before(&need(needed)), "FirstUse", "{case}, {needed}");
             bench.state.launch(Cause::FirstUse);
@@ -237,21 +208,13 @@ fn k_28_the_store_is_read_before_anything_else() {
     bench.state = State::new(true);
     let now = bench.now();
     bench.state.set(set_of(1), &bench.policy, now).unwrap();
-    assert_eq!(
-        bench.before(&Need::ANY),
-        "send",
-        "an explicit set needs no read"
-    );
+    assert_eq!(bench.before(&Need::ANY), "send", "an explicit set needs no read");
     bench.state = State::new(true);
     bench.state.clear();
     assert_eq!(bench.before(&Need::ANY), "NoToken", "nor does a clear");
     bench.state = State::new(true);
     bench.state.read_failed(now);
-    assert_eq!(
-        bench.before(&Need::ANY),
-        "NoToken",
-        "a store that fails is left alone"
-    );
+    assert_eq!(bench.before(&Need::ANY), "NoToken", "a store that fails is left alone");
     bench.clock.advance(NEXT_LOOK);
     assert_eq!(bench.before(&Need::ANY), "FirstUse", "for a while");
 }
@@ -281,11 +244,7 @@ fn k_36_a_token_that_cannot_be_refreshed_is_used_while_it_lives() {
             ("fresh" | "stale", "long" | "one-shot") => "Stale",
             _ => expected,
         };
-        assert_eq!(
-            bench.before(&need(needed)),
-            without,
-            "{age}, {needed}, no need of one"
-        );
+        assert_eq!(bench.before(&need(needed)), without, "{age}, {needed}, no need of one");
     }
 }
 
@@ -313,10 +272,7 @@ fn k_26_a_spent_budget_stops_refreshes_of_its_own_kind() {
             budget.spend(limit, now);
             budget.spend(limit, now);
             let verdict = bench.before(&need(needed));
-            assert_eq!(
-                verdict, expected,
-                "{age}, {needed}, rejections: {spends_rejections}"
-            );
+            assert_eq!(verdict, expected, "{age}, {needed}, rejections: {spends_rejections}");
         }
     }
 }
@@ -440,15 +396,10 @@ fn k_25_a_flight_of_an_older_generation_changes_nothing() {
         assert!(refusal.is_none(), "{case}");
         let error = Error::new(ErrorKind::Unavailable, "down");
         state.fail(&ticket, HOUR, error.clone(), now);
-        assert!(
-            !state.die(&ticket, error, now),
-            "{case}: the hook is not called"
-        );
+        assert!(!state.die(&ticket, error, now), "{case}: the hook is not called");
         assert!(matches!(state.standing, Standing::Good), "{case}");
         assert_eq!(state.generation(), generation, "{case}");
-        let token = state
-            .credential()
-            .map(|kept| kept.tokens.access_token().to_owned());
+        let token = state.credential().map(|kept| kept.tokens.access_token().to_owned());
         assert_eq!(token.as_deref(), expected, "{case}");
     }
 }

@@ -23,11 +23,7 @@ pub struct Seen {
 impl Seen {
     /// The token it carried, without `Bearer `.
     pub fn token(&self) -> Option<&str> {
-        self.headers
-            .get(AUTHORIZATION)?
-            .to_str()
-            .ok()?
-            .strip_prefix("Bearer ")
+        self.headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
     }
 }
 
@@ -59,8 +55,7 @@ impl Reply {
     }
 
     pub fn json(self, body: serde_json::Value) -> Self {
-        self.header("content-type", "application/json")
-            .body(body.to_string())
+        self.header("content-type", "application/json").body(body.to_string())
     }
 
     pub fn from_url(mut self, url: &str) -> Self {
@@ -122,10 +117,7 @@ impl Api {
 
     /// The tokens of the requests that were answered; `-` for none.
     pub fn tokens(&self) -> Vec<String> {
-        self.seen()
-            .iter()
-            .map(|seen| seen.token().unwrap_or("-").to_owned())
-            .collect()
+        self.seen().iter().map(|seen| seen.token().unwrap_or("-").to_owned()).collect()
     }
 
     /// How many requests have arrived, answered or not.
@@ -142,10 +134,7 @@ impl Middleware for Api {
             method: request.method().clone(),
             url: request.url().clone(),
             headers: request.headers().clone(),
-            body: request
-                .body()
-                .and_then(|body| body.as_bytes())
-                .map(<[u8]>::to_vec),
+            body: request.body().and_then(|body| body.as_bytes()).map(<[u8]>::to_vec),
             timeout: request.timeout().copied(),
         };
         let pass = self.gate.acquire().await.unwrap();
@@ -161,8 +150,6 @@ impl Middleware for Api {
 pub fn outcome(result: &Result<Response>) -> std::result::Result<StatusCode, String> {
     match result {
         Ok(response) => Ok(response.status()),
-        Err(error) => Err(reqwest_refresh::Error::find(error)
-            .expect("ours")
-            .to_string()),
+        Err(error) => Err(reqwest_refresh::Error::find(error).expect("ours").to_string()),
     }
 }

@@ -14,17 +14,8 @@ type Item = Result<Frame<Bytes>, io::Error>;
 pub fn fed_body() -> (Feed, Body) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let alive = Arc::new(());
-    let feed = Feed {
-        sender,
-        body: Arc::downgrade(&alive),
-    };
-    (
-        feed,
-        Body::wrap(Fed {
-            receiver,
-            _alive: alive,
-        }),
-    )
+    let feed = Feed { sender, body: Arc::downgrade(&alive) };
+    (feed, Body::wrap(Fed { receiver, _alive: alive }))
 }
 
 /// The test's end of a body.
@@ -41,9 +32,7 @@ impl Feed {
     pub fn trailer(&self, name: &'static str, value: &'static str) {
         let value = http::HeaderValue::from_static(value);
         let trailers = [(http::HeaderName::from_static(name), value)];
-        let _ = self
-            .sender
-            .send(Ok(Frame::trailers(trailers.into_iter().collect())));
+        let _ = self.sender.send(Ok(Frame::trailers(trailers.into_iter().collect())));
     }
 
     pub fn fail(&self) {

@@ -57,9 +57,7 @@ impl Issuer {
     /// The next refresh fails like this.
     pub fn then_fails(&self, failure: RefreshFailure) {
         let server = ServerError::new(400, Some("scripted".into()));
-        self.then(Err(
-            RefreshError::new(failure, "scripted").with_server_error(server)
-        ));
+        self.then(Err(RefreshError::new(failure, "scripted").with_server_error(server)));
     }
 
     /// The next refresh panics.
@@ -98,10 +96,7 @@ impl Issuer {
 impl Refresh for Issuer {
     async fn refresh(&self, tokens: &TokenSet) -> Answer {
         let inner = &self.inner;
-        inner
-            .sent
-            .lock()
-            .push(tokens.refresh_token().unwrap_or("-").to_owned());
+        inner.sent.lock().push(tokens.refresh_token().unwrap_or("-").to_owned());
         let pass = inner.gate.acquire().await.unwrap();
         drop(pass);
         let step = inner.script.lock().pop_front();
@@ -119,10 +114,7 @@ impl Refresh for Issuer {
     }
 
     async fn revoke(&self, tokens: &TokenSet) -> Result<(), RefreshError> {
-        self.inner
-            .revoked
-            .lock()
-            .push(tokens.access_token().to_owned());
+        self.inner.revoked.lock().push(tokens.access_token().to_owned());
         Ok(())
     }
 

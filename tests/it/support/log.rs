@@ -26,10 +26,7 @@ impl Log {
     /// The lines with this word in them.
     pub fn lines(&self, word: &str) -> Vec<String> {
         let log = String::from_utf8(self.0.lock().clone()).unwrap();
-        log.lines()
-            .filter(|line| line.contains(word))
-            .map(str::to_owned)
-            .collect()
+        log.lines().filter(|line| line.contains(word)).map(str::to_owned).collect()
     }
 }
 

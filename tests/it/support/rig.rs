@@ -40,28 +40,17 @@ impl Rig {
             .tokens(Self::tokens(3600));
         let session = settings(builder).build().unwrap();
         let client = Self::client(&session, &api);
-        Self {
-            clock,
-            issuer,
-            api,
-            session,
-            client,
-        }
+        Self { clock, issuer, api, session, client }
     }
 
     /// Another client on the same session.
     pub fn client(session: &Session, api: &Api) -> ClientWithMiddleware {
-        ClientBuilder::new(UNUSED.clone())
-            .with(session.clone())
-            .with(api.clone())
-            .build()
+        ClientBuilder::new(UNUSED.clone()).with(session.clone()).with(api.clone()).build()
     }
 
     /// `a0`/`r0` with so many seconds to live.
     pub fn tokens(seconds: u64) -> TokenSet {
-        TokenSet::new("a0")
-            .with_refresh_token("r0")
-            .with_expires_in(Duration::from_secs(seconds))
+        TokenSet::new("a0").with_refresh_token("r0").with_expires_in(Duration::from_secs(seconds))
     }
 
     /// One GET through the session.
@@ -99,10 +88,7 @@ pub struct Hook {
 impl Hook {
     /// Returns these tokens whenever it is called.
     pub fn returning(tokens: TokenSet) -> Self {
-        Self {
-            answer: Arc::new(Mutex::new(Some(tokens))),
-            ..Self::default()
-        }
+        Self { answer: Arc::new(Mutex::new(Some(tokens))), ..Self::default() }
     }
 
     /// Declines whenever it is called.

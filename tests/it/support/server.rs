@@ -52,12 +52,7 @@ impl Server {
         };
         let router = axum::Router::new().fallback(handler);
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self {
-            address,
-            seen,
-            connections,
-            task,
-        }
+        Self { address, seen, connections, task }
     }
 
     /// `http://127.0.0.1:<port>` and this path.

@@ -99,8 +99,7 @@ impl TokenStore for ScriptedStore {
     }
 
     async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError> {
-        self.note("save", &format!(" {}", tokens.access_token()))
-            .await?;
+        self.note("save", &format!(" {}", tokens.access_token())).await?;
         self.memory.save(tokens).await
     }
 
@@ -117,9 +116,6 @@ impl TokenStore for ScriptedStore {
         }
         let lease = self.memory.lock().await?;
         self.log.lock().push("lock".into());
-        Ok(Lease::new(Unlock {
-            _lease: lease,
-            log: Arc::clone(&self.log),
-        }))
+        Ok(Lease::new(Unlock { _lease: lease, log: Arc::clone(&self.log) }))
     }
 }

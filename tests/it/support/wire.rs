@@ -49,12 +49,7 @@ impl Wire {
                 });
             }
         });
-        Self {
-            address,
-            requests,
-            closed,
-            task,
-        }
+        Self { address, requests, closed, task }
     }
 
     /// Says the same to everybody.
