@@ -184,7 +184,7 @@ async fn k_03_a_401_from_elsewhere_is_the_callers_and_logs_one_warning_with_its_
 async fn k_03_a_401_that_an_allowed_origin_would_not_change_logs_no_warning() {
     let (log, _guard) = Log::start();
     let api = Api::new(|seen| match seen.url.host_str() {
-        Some("link.test") => Reply::status(401).from_url("https://one.test/"),
+        Some("link.test") => Reply::status(401).coming_from("https://one.test/"),
         _ => Reply::status(401),
     });
     let rig = Rig::with(api, Issuer::new(), |builder| builder.allow_origin("https://one.test"));
@@ -312,7 +312,7 @@ async fn k_05_a_401_from_another_origin_than_was_asked_is_returned_as_it_is() {
     ] {
         for way in ["bytes", "stream", "without replay"] {
             let api = Api::new(move |seen| match seen.token() {
-                Some("a0") => Reply::status(401).from_url(from).body("theirs"),
+                Some("a0") => Reply::status(401).coming_from(from).body("theirs"),
                 _ => Reply::status(200),
             });
             let rig = Rig::with(api, Issuer::new(), |builder| {

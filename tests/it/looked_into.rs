@@ -57,7 +57,7 @@ async fn k_42_status_version_headers_url_and_extensions_survive_the_look() {
     let look = Look::new(403, |mut reply| {
         reply.response = reply.response.version(Version::HTTP_2).extension(Mark(7));
         let reply = reply.header("x-many", "one").header("x-many", "two");
-        reply.from_url("https://api.test/moved?to=here#part")
+        reply.coming_from("https://api.test/moved?to=here#part")
     });
     look.feed.data(r#"{"error":"#);
     look.feed.data(r#""Forbidden"}"#);
@@ -80,7 +80,7 @@ async fn k_42_a_401_that_is_the_callers_is_as_it_came() {
     let answer = body.clone();
     let api = Api::new(move |_| {
         let reply = Reply::status(401).header("x", "y").body(answer.clone());
-        reply.from_url("https://api.test/moved")
+        reply.coming_from("https://api.test/moved")
     });
     let rig = Rig::with(api, Issuer::new(), |builder| builder.rejection_budget(0, 30 * SECOND));
     let response = rig.get().await.unwrap();

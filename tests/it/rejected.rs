@@ -236,7 +236,7 @@ async fn k_44_a_failed_refresh_is_the_error_and_carries_the_401() {
     ] {
         let api = Api::new(|_| {
             let reply = Reply::status(401).header("www-authenticate", "Bearer realm=r");
-            reply.body("why").from_url("https://api.test/moved")
+            reply.body("why").coming_from("https://api.test/moved")
         });
         let rig = Rig::with(api, Issuer::new(), |builder| builder.refresh_timeout(100 * SECOND));
         let busy = RefreshError::new(failure, "scripted").with_retry_after(1000 * SECOND);

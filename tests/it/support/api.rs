@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::header::AUTHORIZATION;
-use http::{Extensions, HeaderMap, Method, StatusCode};
+use http::{Extensions, HeaderMap, Method};
 use parking_lot::Mutex;
 use reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{Middleware, Next, Result};
@@ -58,7 +58,7 @@ impl Reply {
         self.header("content-type", "application/json").body(body.to_string())
     }
 
-    pub fn from_url(mut self, url: &str) -> Self {
+    pub fn coming_from(mut self, url: &str) -> Self {
         self.url = Some(Url::parse(url).unwrap());
         self
     }
@@ -143,13 +143,5 @@ impl Middleware for Api {
         let url = reply.url.unwrap_or_else(|| seen.url.clone());
         self.seen.lock().push(seen);
         Ok(reply.response.url(url).body(reply.body).unwrap().into())
-    }
-}
-
-/// The status of an answer, or what the session said.
-pub fn outcome(result: &Result<Response>) -> std::result::Result<StatusCode, String> {
-    match result {
-        Ok(response) => Ok(response.status()),
-        Err(error) => Err(reqwest_refresh::Error::find(error).expect("ours").to_string()),
     }
 }
