@@ -18,7 +18,8 @@ use crate::proto::provider::Provider;
 use crate::proto::state::{BeforeRequest, Need, State};
 use crate::refresh::Refresh;
 use crate::session::builder::Hook;
-use crate::session::flight::{Arrival, Flight, Progress, Takeoff};
+use crate::session::flight::Flight;
+use crate::session::waiting::{Arrival, Progress};
 use crate::store::TokenStore;
 use crate::token::{Generation, TokenSet};
 
@@ -26,6 +27,7 @@ pub(crate) mod builder;
 mod events;
 mod flight;
 mod keeping;
+mod waiting;
 
 pub use self::builder::SessionBuilder;
 pub use self::events::{Event, Events};
@@ -280,7 +282,7 @@ impl Session {
         let inner = &self.inner;
         let now = inner.clock.now();
         let mut guarded = inner.guarded.lock();
-        let (answer, takeoff) = match guarded.state.before_request(need, &inner.policy, now) {
+        let (answer, flight) = match guarded.state.before_request(need, &inner.policy, now) {
             BeforeRequest::Send(credential) => return Answer::Credential(Some(credential)),
             BeforeRequest::SendBare => return Answer::Credential(None),
             BeforeRequest::Fail(error) => return Answer::Fail(error),
@@ -289,16 +291,16 @@ impl Session {
                 return Answer::Wait(guarded.subscribe().expect("a flight to join"));
             }
             BeforeRequest::Launch(cause) => {
-                let takeoff = Takeoff::register(inner, &mut guarded, cause);
-                (Answer::Wait(takeoff.subscribe()), takeoff)
+                let flight = Flight::register(inner, &mut guarded, cause);
+                (Answer::Wait(flight.subscribe()), flight)
             }
             BeforeRequest::SendAndLaunch(credential, cause) => {
-                let takeoff = Takeoff::register(inner, &mut guarded, cause);
-                (Answer::Credential(Some(credential)), takeoff)
+                let flight = Flight::register(inner, &mut guarded, cause);
+                (Answer::Credential(Some(credential)), flight)
             }
         };
         drop(guarded);
-        takeoff.start();
+        flight.start();
         answer
     }
 }
@@ -355,7 +357,7 @@ impl Inner {
 /// What is behind the lock. Nobody awaits or calls user code while holding it.
 pub(crate) struct Guarded {
     pub(crate) state: State,
-    flight: Option<Arc<Flight>>,
+    flight: Option<watch::Sender<Progress>>,
 }
 
 impl Guarded {
@@ -366,14 +368,14 @@ impl Guarded {
     /// Makes everybody who waits look again.
     fn wake(&self) {
         if let Some(flight) = &self.flight {
-            flight.wake();
+            flight.send_modify(|_| {});
         }
     }
 
     /// There are new tokens. A flight that waits for a person is let go, however long that takes.
     fn let_go(&mut self) {
         self.wake();
-        if let Some(_flight) = self.flight.take_if(|flight| flight.is_logging_in()) {
+        if let Some(_flight) = self.flight.take_if(|flight| flight.borrow().is_logging_in()) {
             self.state.land();
         }
     }

@@ -13,141 +13,32 @@ use crate::error::{Error, ErrorKind, LoginReason, RefreshError, RefreshFailure};
 use crate::proto::credential::{Age, Credential, Provenance, learn_ends};
 use crate::proto::policy::AfterFailure;
 use crate::proto::state::{AfterLoad, Cause, Ticket};
-use crate::session::{Event, Guarded, Inner, Patience};
+use crate::session::waiting::{Arrival, Progress};
+use crate::session::{Event, Guarded, Inner};
 use crate::store::{Lease, TokenStore};
 use crate::token::TokenSet;
 
-tokio::task_local! {
-    /// Which session's flight this task is: who waits for that flight in here waits for itself.
-    static INSIDE: usize;
-}
-
-/// Where those who wait can see how far the flight is.
-pub(super) struct Flight {
-    progress: watch::Sender<Progress>,
-}
-
-/// How far a flight is.
-#[derive(Clone, Debug)]
-pub(crate) enum Progress {
-    Landed(Arrival),
-    LoggingIn,
-    Refreshing,
-}
-
-/// What those who waited for a flight get.
-#[derive(Clone, Debug)]
-pub(crate) enum Arrival {
-    Failed(Error),
-    /// Tokens were set or cleared: look again.
-    Moved,
-    /// The store was read: look again.
-    Read,
-    Refreshed(Arc<Credential>),
-}
-
-impl Flight {
-    pub(super) fn subscribe(&self) -> watch::Receiver<Progress> {
-        self.progress.subscribe()
-    }
-
-    pub(super) fn wake(&self) {
-        self.progress.send_modify(|_| {});
-    }
-
-    pub(super) fn is_logging_in(&self) -> bool {
-        matches!(*self.progress.borrow(), Progress::LoggingIn)
-    }
-}
-
-impl Progress {
-    pub(super) fn has_landed(&self) -> bool {
-        matches!(self, Self::Landed(_))
-    }
-}
-
-impl Inner {
-    /// Waits for a flight, or until somebody says that it is better to look again.
-    pub(super) async fn wait(
-        &self,
-        flight: &mut watch::Receiver<Progress>,
-        patience: &mut Patience,
-    ) -> Result<Arrival, Error> {
-        self.refuse_reentry()?;
-        let mut was_logging_in = None;
-        loop {
-            // NOTE: not `borrow_and_update`: a wake-up between `ask` and here must not be swallowed.
-            let is_logging_in = match &*flight.borrow() {
-                Progress::Landed(arrival) => return Ok(arrival.clone()),
-                Progress::LoggingIn => true,
-                Progress::Refreshing => false,
-            };
-            match was_logging_in.replace(is_logging_in) {
-                None => {}
-                Some(was) if was == is_logging_in => return Ok(Arrival::Moved),
-                // Only who has no token that is alive waits for a person: look again.
-                Some(_) => return Ok(Arrival::Read),
-            }
-            match patience.left {
-                Some(left) if !is_logging_in => {
-                    let start = self.clock.now();
-                    let change = self.clock.timeout(left, flight.changed()).await;
-                    let waited = self.clock.now().monotonic - start.monotonic;
-                    patience.spend(waited);
-                    if change.is_none() {
-                        let message = "the request's time was over before the refresh was";
-                        return Err(Error::new(ErrorKind::TimedOut, message));
-                    }
-                }
-                // The channel cannot close before it has said that the flight landed.
-                _ => drop(flight.changed().await),
-            }
-        }
-    }
-
-    /// Runs a part of a flight, or what a flight may have to wait for.
-    pub(super) fn inside<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
-        INSIDE.scope(self.address(), work)
-    }
-
-    /// An error for who would wait, within a flight, for that flight.
-    pub(super) fn refuse_reentry(&self) -> Result<(), Error> {
-        let is_inside = INSIDE.try_with(|inside| *inside == self.address());
-        match is_inside.unwrap_or(false) {
-            true => {
-                let message = "a hook, store or Refresh used the client that waits for it";
-                Err(Error::new(ErrorKind::Reentrant, message))
-            }
-            false => Ok(()),
-        }
-    }
-
-    fn address(&self) -> usize {
-        std::ptr::from_ref(self).addr()
-    }
-}
-
 /// A flight that is registered but not yet under way: it is started when the lock is free again,
 /// and lands whatever happens to its task.
-pub(super) struct Takeoff {
+pub(super) struct Flight {
     inner: Arc<Inner>,
     ticket: Ticket,
-    flight: Arc<Flight>,
+    progress: watch::Sender<Progress>,
     news: Vec<Event>,
     /// What the server gave, until it is in use: the old refresh token is used up by then.
     received: Option<Arc<Credential>>,
     has_landed: bool,
 }
 
-impl Takeoff {
+impl Flight {
     pub(super) fn register(inner: &Arc<Inner>, guarded: &mut Guarded, cause: Cause) -> Self {
-        let flight = Arc::new(Flight { progress: watch::Sender::new(Progress::Refreshing) });
-        guarded.flight = Some(Arc::clone(&flight));
+        let progress = watch::Sender::new(Progress::Refreshing);
+        guarded.flight = Some(progress.clone());
         let ticket = guarded.state.launch(cause);
         Self {
             inner: Arc::clone(inner),
             ticket,
-            flight,
+            progress,
             news: Vec::new(),
             received: None,
             has_landed: false,
@@ -155,7 +46,7 @@ impl Takeoff {
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Progress> {
-        self.flight.subscribe()
+        self.progress.subscribe()
     }
 
     /// The one place where a flight's task is started.
@@ -436,7 +327,7 @@ impl Takeoff {
         let Some(hook) = &inner.hook else {
             return Arrival::Failed(error);
         };
-        self.flight.progress.send_replace(Progress::LoggingIn);
+        self.progress.send_replace(Progress::LoggingIn);
         let answer = inner.clock.timeout(inner.deadlines.login, hook(reason)).await;
         let Some(Some(tokens)) = answer else {
             return Arrival::Failed(error);
@@ -472,21 +363,21 @@ impl Takeoff {
         self.has_landed = true;
         {
             let mut guarded = self.inner.guarded.lock();
-            let is_mine = |flight: &Arc<Flight>| Arc::ptr_eq(flight, &self.flight);
+            let is_mine = |flight: &watch::Sender<_>| flight.same_channel(&self.progress);
             // One that was let go makes no room for another.
             if guarded.flight.as_ref().is_some_and(is_mine) {
                 guarded.state.land();
                 guarded.flight = None;
             }
         }
-        self.flight.progress.send_replace(Progress::Landed(arrival));
+        self.progress.send_replace(Progress::Landed(arrival));
         for event in self.news.drain(..) {
             self.inner.announce(event);
         }
     }
 }
 
-impl Drop for Takeoff {
+impl Drop for Flight {
     /// A panic in user code, or a runtime that shuts down, is an error for those who wait; but a pair
     /// that the server has given already is used.
     fn drop(&mut self) {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files of `src`, each below everything that it may import.
-const LAYERS: [&str; 29] = [
+const LAYERS: [&str; 32] = [
     "clock.rs",
     "error.rs",
     "token.rs",
@@ -14,6 +14,8 @@ const LAYERS: [&str; 29] = [
     "proto/origin.rs",
     "proto/policy.rs",
     "proto/credential.rs",
+    "proto/state/request.rs",
+    "proto/state/flight.rs",
     "proto/state.rs",
     "proto/state/tests.rs",
     "proto/client_auth.rs",
@@ -27,6 +29,7 @@ const LAYERS: [&str; 29] = [
     "store/memory.rs",
     "refresh.rs",
     "session/events.rs",
+    "session/waiting.rs",
     "session/flight.rs",
     "session/keeping.rs",
     "session/builder.rs",

@@ -1,5 +1,6 @@
 use super::*;
 use crate::clock::{Clock, ManualClock};
+use crate::error::ErrorKind;
 use crate::proto::policy::Limit;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,251 @@
+//! What the one flight is told, and what it reports.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::error::{Error, ErrorKind, LoginReason, RefreshError};
+use crate::proto::credential::Credential;
+use crate::proto::policy::Policy;
+use crate::proto::state::{FirstRead, NEXT_LOOK, Standing, State};
+use crate::token::{Generation, TokenSet};
+
+/// Why a flight was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The token is over.
+    Expired,
+    /// The store has not been read yet.
+    FirstUse,
+    /// Somebody asked for a new token.
+    Forced,
+    /// There is no token.
+    NoToken,
+    /// The API refused the token.
+    Rejected,
+    /// The session is dead, but somebody may have logged in elsewhere.
+    Revival,
+    /// The token is inside the refresh window, or too near its end for one request.
+    Stale,
+}
+
+/// What a flight was started for; void as soon as the generation has changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket {
+    pub(crate) generation: Generation,
+    pub(crate) cause: Cause,
+}
+
+/// What a flight does once it has read the store.
+#[derive(Debug)]
+pub(crate) enum AfterLoad {
+    /// Another process was faster: use its tokens.
+    Adopt(Arc<Credential>),
+    /// Not allowed now.
+    Fail(Error),
+    Login(LoginReason),
+    Refresh(TokenSet),
+    /// Tokens were set or cleared meanwhile.
+    Superseded,
+}
+
+impl State {
+    /// Starts the one flight.
+    pub(crate) fn launch(&mut self, cause: Cause) -> Ticket {
+        debug_assert!(self.flight.is_none(), "one flight at a time");
+        self.flight = Some(cause);
+        Ticket { generation: self.generation, cause }
+    }
+
+    /// Ends it.
+    pub(crate) fn land(&mut self) {
+        self.flight = None;
+    }
+
+    /// Whether nobody has set or cleared tokens since the flight was started.
+    pub(crate) fn is_current(&self, ticket: &Ticket) -> bool {
+        self.generation == ticket.generation
+    }
+
+    /// Takes in what the store holds, where that is all that was wanted of it.
+    pub(crate) fn after_read(
+        &mut self,
+        ticket: &Ticket,
+        stored: Option<TokenSet>,
+        policy: &Policy,
+        now: Moment,
+    ) {
+        self.store.first_read = None;
+        if let Standing::Dead { next_look, .. } = &mut self.standing {
+            *next_look = now.after(NEXT_LOOK);
+        }
+        if !self.is_current(ticket) || !self.store.has_moved_to(stored.as_ref()) {
+            return;
+        }
+        if let Some(stored) = stored {
+            // What cannot be sent is left alone: a store is not always written by us.
+            if let Ok(credential) = self.kept(stored, policy, now) {
+                self.store.seen = Some(credential.tokens.clone());
+                self.put(credential);
+            }
+        }
+    }
+
+    /// Notes that the store could not be read.
+    pub(crate) fn read_failed(&mut self, now: Moment) {
+        if self.store.first_read.is_some() {
+            self.store.first_read = Some(FirstRead::NotBefore(now.after(NEXT_LOOK)));
+        }
+        if let Standing::Dead { next_look, .. } = &mut self.standing {
+            *next_look = now.after(NEXT_LOOK);
+        }
+    }
+
+    /// What a flight does, given what the store holds while it is locked.
+    pub(crate) fn after_load(
+        &mut self,
+        ticket: &Ticket,
+        stored: Option<TokenSet>,
+        policy: &Policy,
+        now: Moment,
+    ) -> AfterLoad {
+        if !self.is_current(ticket) {
+            return AfterLoad::Superseded;
+        }
+        if stored.is_none() && !self.store.is_behind && self.store.seen.take().is_some() {
+            self.forget();
+            return AfterLoad::Login(LoginReason::LoggedOut);
+        }
+        let moved = self.store.has_moved_to(stored.as_ref());
+        let tokens = match (stored, &self.credential) {
+            (Some(stored), _) if moved => match self.kept(stored, policy, now) {
+                Ok(kept) if self.is_usable(&kept, &now) => return AfterLoad::Adopt(kept),
+                Ok(kept) => kept.tokens.clone(),
+                Err(reason) => return AfterLoad::Fail(Error::new(ErrorKind::Store, reason)),
+            },
+            (_, Some(credential)) => credential.tokens.clone(),
+            (_, None) => return AfterLoad::Login(self.absence.clone()),
+        };
+        let is_over = tokens.refresh_expires_at().is_some_and(|end| now.wall >= end);
+        if let Some(reason) = hindrance(&tokens, is_over, policy) {
+            return AfterLoad::Login(reason);
+        }
+        if let Some(error) = self.exhausted(ticket.cause, policy, now) {
+            return AfterLoad::Fail(error);
+        }
+        match ticket.cause {
+            Cause::Rejected => self.rejection_budget.spend(policy.rejection_budget, now),
+            _ => self.budget.spend(policy.budget, now),
+        }
+        AfterLoad::Refresh(tokens)
+    }
+
+    /// What to adopt after the server refused `sent`: what somebody else has stored meanwhile.
+    pub(crate) fn after_refusal(
+        &self,
+        ticket: &Ticket,
+        sent: &TokenSet,
+        stored: Option<TokenSet>,
+        policy: &Policy,
+        now: Moment,
+    ) -> Option<Arc<Credential>> {
+        let stored = stored.filter(|_| self.is_current(ticket))?;
+        let has_moved = stored.refresh_token() != sent.refresh_token()
+            && self.store.has_moved_to(Some(&stored));
+        self.kept(stored, policy, now).ok().filter(|_| has_moved)
+    }
+
+    /// Makes `credential` the current one, unless tokens were set or cleared meanwhile.
+    pub(crate) fn publish(
+        &mut self,
+        ticket: &Ticket,
+        credential: Arc<Credential>,
+        is_saved: bool,
+    ) -> bool {
+        if !self.is_current(ticket) {
+            if is_saved && self.store.exists {
+                self.store.seen = Some(credential.tokens.clone());
+            }
+            return false;
+        }
+        self.put(Arc::clone(&credential));
+        self.written(credential.generation, Some(&credential.tokens), is_saved);
+        true
+    }
+
+    /// Puts a new refresh token behind the current access token: the old one is used up.
+    pub(crate) fn replace_refresh_token(
+        &mut self,
+        ticket: &Ticket,
+        credential: Arc<Credential>,
+        is_saved: bool,
+    ) {
+        if self.is_current(ticket) {
+            self.written(credential.generation, Some(&credential.tokens), is_saved);
+            self.credential = Some(credential);
+        }
+    }
+
+    /// Notes a refresh that failed in a way that may pass: until then, everybody fails alike.
+    pub(crate) fn fail(&mut self, ticket: &Ticket, cool_down: Duration, error: Error, now: Moment) {
+        if self.is_current(ticket) {
+            self.standing = Standing::CoolingDown { until: now.after(cool_down), error };
+        }
+    }
+
+    /// How long to leave the server alone after another failure; `None` if it is the failure of a
+    /// flight that has lost.
+    pub(crate) fn next_cool_down(
+        &mut self,
+        ticket: &Ticket,
+        error: &RefreshError,
+        lost: bool,
+        policy: &Policy,
+    ) -> Option<Duration> {
+        if !self.is_current(ticket) {
+            return None;
+        }
+        self.failures += 1;
+        self.answer_lost |= lost;
+        Some(policy.cool_down(self.failures, error))
+    }
+
+    /// Notes a flight that ended without a verdict. The error for those who waited.
+    pub(crate) fn interrupt(&mut self, ticket: &Ticket, error: Error, now: Moment) -> Error {
+        match &self.standing {
+            // It was the login hook, which is not called again for this session.
+            Standing::Dead { error, .. } => error.clone(),
+            _ => {
+                self.read_failed(now);
+                self.fail(ticket, Duration::from_secs(1), error.clone(), now);
+                error
+            }
+        }
+    }
+
+    /// Whether an answer to the current refresh token was lost in an earlier flight.
+    pub(crate) fn answer_lost(&self) -> bool {
+        self.answer_lost
+    }
+
+    /// Declares the session dead. Whether to call the login hook.
+    pub(crate) fn die(&mut self, ticket: &Ticket, error: Error, now: Moment) -> bool {
+        let is_current = self.is_current(ticket);
+        if is_current {
+            self.standing = Standing::Dead { error, next_look: now.after(NEXT_LOOK) };
+        }
+        is_current
+    }
+}
+
+/// Why these tokens cannot be refreshed without a person.
+pub(super) fn hindrance(tokens: &TokenSet, is_over: bool, policy: &Policy) -> Option<LoginReason> {
+    if !policy.needs_refresh_token {
+        return None;
+    }
+    if tokens.refresh_token().is_none() {
+        return Some(LoginReason::NoRefreshToken);
+    }
+    // Clocks differ, and some servers extend what they said: unless told otherwise, ask.
+    (policy.trust_refresh_expiry && is_over).then_some(LoginReason::RefreshTokenExpired)
+}

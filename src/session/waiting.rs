@@ -1,0 +1,104 @@
+//! Waiting for the flight: how far it is, and who may not wait for it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::error::{Error, ErrorKind};
+use crate::proto::credential::Credential;
+use crate::session::{Inner, Patience};
+
+tokio::task_local! {
+    /// Which session's flight this task is: who waits for that flight in here waits for itself.
+    static INSIDE: usize;
+}
+
+/// How far a flight is.
+#[derive(Clone, Debug)]
+pub(crate) enum Progress {
+    Landed(Arrival),
+    LoggingIn,
+    Refreshing,
+}
+
+/// What those who waited for a flight get.
+#[derive(Clone, Debug)]
+pub(crate) enum Arrival {
+    Failed(Error),
+    /// Tokens were set or cleared: look again.
+    Moved,
+    /// The store was read: look again.
+    Read,
+    Refreshed(Arc<Credential>),
+}
+
+impl Progress {
+    pub(super) fn has_landed(&self) -> bool {
+        matches!(self, Self::Landed(_))
+    }
+
+    pub(super) fn is_logging_in(&self) -> bool {
+        matches!(self, Self::LoggingIn)
+    }
+}
+
+impl Inner {
+    /// Waits for a flight, or until somebody says that it is better to look again.
+    pub(super) async fn wait(
+        &self,
+        flight: &mut watch::Receiver<Progress>,
+        patience: &mut Patience,
+    ) -> Result<Arrival, Error> {
+        self.refuse_reentry()?;
+        let mut was_logging_in = None;
+        loop {
+            // NOTE: not `borrow_and_update`: a wake-up between `ask` and here must not be swallowed.
+            let is_logging_in = match &*flight.borrow() {
+                Progress::Landed(arrival) => return Ok(arrival.clone()),
+                Progress::LoggingIn => true,
+                Progress::Refreshing => false,
+            };
+            match was_logging_in.replace(is_logging_in) {
+                None => {}
+                Some(was) if was == is_logging_in => return Ok(Arrival::Moved),
+                // Only who has no token that is alive waits for a person: look again.
+                Some(_) => return Ok(Arrival::Read),
+            }
+            match patience.left {
+                Some(left) if !is_logging_in => {
+                    let start = self.clock.now();
+                    let change = self.clock.timeout(left, flight.changed()).await;
+                    let waited = self.clock.now().monotonic - start.monotonic;
+                    patience.spend(waited);
+                    if change.is_none() {
+                        let message = "the request's time was over before the refresh was";
+                        return Err(Error::new(ErrorKind::TimedOut, message));
+                    }
+                }
+                // The channel cannot close before it has said that the flight landed.
+                _ => drop(flight.changed().await),
+            }
+        }
+    }
+
+    /// Runs a part of a flight, or what a flight may have to wait for.
+    pub(super) fn inside<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        INSIDE.scope(self.address(), work)
+    }
+
+    /// An error for who would wait, within a flight, for that flight.
+    pub(super) fn refuse_reentry(&self) -> Result<(), Error> {
+        let is_inside = INSIDE.try_with(|inside| *inside == self.address());
+        match is_inside.unwrap_or(false) {
+            true => {
+                let message = "a hook, store or Refresh used the client that waits for it";
+                Err(Error::new(ErrorKind::Reentrant, message))
+            }
+            false => Ok(()),
+        }
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
