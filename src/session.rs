@@ -153,19 +153,21 @@ impl Session {
             let is_newest = guarded.state.is_unsaved();
             (guarded.clear(), known, is_newest)
         };
-        // What the server knows is what was stored last: by us, by another process, or in an
-        // earlier run that nobody has looked at yet.
-        let stored = match &self.inner.store {
-            Some(store) if !is_newest => self.inner.load(&**store).await.ok().flatten(),
-            _ => None,
+        let forget = |inner: Arc<Inner>| async move {
+            // What the server knows is what was stored last: by us, by another process, or in an
+            // earlier run that nobody has looked at yet.
+            let stored = match &inner.store {
+                Some(store) if !is_newest => inner.load(&**store).await.ok().flatten(),
+                _ => None,
+            };
+            let cleared = inner.keep(generation).await;
+            let revoked = match stored.or(known) {
+                Some(tokens) => inner.revoke(&tokens).await,
+                None => Ok(()),
+            };
+            revoked.and(cleared)
         };
-        let tokens = stored.or(known);
-        let cleared = self.keep_in_store(generation).await;
-        let revoked = match tokens {
-            Some(tokens) => self.revoke(tokens).await,
-            None => Ok(()),
-        };
-        revoked.and(cleared)
+        self.apart("the store or the revocation", forget).await
     }
 
     /// Waits until no refresh is running and everything is saved.

@@ -1,6 +1,6 @@
 //! A token set at work: its header built once, its ends on both clocks.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::HeaderValue;
 
@@ -89,6 +89,11 @@ impl Credential {
         !now.after(validity.min(life.lifetime / 2)).reached(&life.end)
     }
 
+    /// What is left of it; nothing, if its end is unknown.
+    pub(crate) fn left(&self, now: &Moment) -> Duration {
+        self.life.as_ref().map(|life| now.until(&life.end)).unwrap_or_default()
+    }
+
     /// How long ago it was received.
     pub(crate) fn existed_for(&self, now: &Moment) -> Duration {
         now.monotonic.saturating_duration_since(self.received.monotonic)
@@ -149,16 +154,13 @@ fn bearer(access_token: &str) -> Result<HeaderValue, &'static str> {
     Ok(header)
 }
 
-/// The known end of a refresh token as an amount of time from `now`.
-pub(crate) fn left_until(end: SystemTime, now: &Moment) -> Duration {
-    end.duration_since(now.wall).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::*;
+
+    use std::time::SystemTime;
 
     use super::*;
     use crate::clock::{Clock, FAR, ManualClock};

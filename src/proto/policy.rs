@@ -136,6 +136,11 @@ impl Budget {
         self.spent.retain(|spent| !now.reached(&spent.after(limit.within)));
         self.spent.push_back(now);
     }
+
+    /// Takes the last one back: it came to nothing, and a cool-down follows it.
+    pub(crate) fn refund(&mut self) {
+        self.spent.pop_back();
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ const LONGEST: usize = 256;
 /// cut it; what remains of a cut one is still taken out while it is long enough to be of use.
 pub(crate) fn text(text: &str, secrets: &[&str]) -> String {
     let mut clean = text.to_owned();
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+    let mut secrets: Vec<_> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
+    // The longest first: one may be the beginning of another.
+    secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+    for secret in secrets {
         clean = clean.replace(secret, HIDDEN);
     }
     let mut out = String::new();
@@ -71,6 +74,7 @@ mod tests {
         for (case, input, expected) in [
             ("plain", "Bad credentials", "Bad credentials"),
             ("known, short", "token abc is over", "token [hidden] is over"),
+            ("known, one within another", "token abcdef", "token [hidden]"),
             ("unknown, long", &format!("expired: {jwt}"), "expired: [hidden]"),
             ("cut by the server", &format!("expired: {}...", &jwt[..24]), "expired: [hidden]"),
             ("in quotes", &format!("\"{jwt}\""), "\"[hidden]\""),
@@ -78,7 +82,7 @@ mod tests {
             ("names stay", "unsupported_grant_type", "unsupported_grant_type"),
             ("empty", "", ""),
         ] {
-            assert_eq!(text(input, &["abc", ""]), expected, "{case}");
+            assert_eq!(text(input, &["abc", "abcdef", ""]), expected, "{case}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::clock::Moment;
 use crate::error::{Error, LoginReason};
-use crate::proto::credential::{Age, Credential, Provenance, learn_ends, left_until};
+use crate::proto::credential::{Age, Credential, Provenance, learn_ends};
 use crate::proto::policy::{Budget, Policy};
 use crate::token::{Generation, TokenSet};
 
@@ -164,10 +164,13 @@ impl State {
 
     /// The end of the refresh token, if it is so near that a person should know. Told once.
     pub(crate) fn login_due(&mut self, policy: &Policy, now: Moment) -> Option<SystemTime> {
-        let end = self.credential.as_ref()?.tokens.refresh_expires_at()?;
+        let credential = self.credential.as_ref()?;
+        let end = credential.tokens.refresh_expires_at()?;
         let is_news = self.announced_login_due != Some(end);
-        let is_due = is_news && left_until(end, &now) <= policy.login_notice;
-        is_due.then(|| *self.announced_login_due.insert(end))
+        // The next occasion to tell it is the next refresh: that may be too late.
+        let left = end.duration_since(now.wall).unwrap_or_default();
+        let is_due = left <= policy.login_notice.saturating_add(credential.left(&now));
+        (is_news && is_due).then(|| *self.announced_login_due.insert(end))
     }
 
     fn age(&self, credential: &Credential, now: &Moment) -> Age {

@@ -184,8 +184,8 @@ impl SessionBuilder {
     }
 
     /// Sets how long before the known end of the refresh token
-    /// [`Event::LoginDue`](crate::Event::LoginDue) is told; looked at after each refresh. Defaults
-    /// to 5 minutes.
+    /// [`Event::LoginDue`](crate::Event::LoginDue) is told at the latest. It is told by the last
+    /// refresh that can be expected to come early enough. Defaults to 5 minutes.
     pub fn login_notice(mut self, notice: Duration) -> Self {
         self.login_notice = notice;
         self

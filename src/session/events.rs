@@ -11,7 +11,8 @@ use crate::token::Generation;
 #[non_exhaustive]
 pub enum Event {
     /// The refresh token ends soon: a good moment to ask for a login. Told once per refresh token,
-    /// [some time](crate::SessionBuilder::login_notice) before its end, where that is known.
+    /// at least [some time](crate::SessionBuilder::login_notice) before its end, where that is
+    /// known.
     #[non_exhaustive]
     LoginDue {
         /// When the refresh token ends.

@@ -268,6 +268,7 @@ impl Flight {
         }
         let cool_down = {
             let state = &mut self.inner.guarded.lock().state;
+            state.refund(&self.ticket);
             state.next_cool_down(&self.ticket, &error, lost, &self.inner.policy)
         };
         self.cool_down(error.into_shared(), cool_down)

@@ -3,47 +3,57 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::error::{Error, ErrorKind, RefreshError};
 use crate::session::{Event, Inner, Session};
 use crate::store::{Lease, StoreError, TokenStore};
 use crate::token::{Generation, TokenSet};
 
 impl Session {
-    /// Writes the tokens of `generation`, or their absence, unless that is done or outdated.
-    ///
-    /// In a task of its own: a caller who goes away does not interrupt it.
-    pub(super) async fn keep_in_store(&self, generation: Generation) -> Result<(), Error> {
-        let Some(store) = self.inner.store.clone() else {
-            return Ok(());
+    /// Does something in a task of its own: a caller who goes away does not interrupt it. `who`
+    /// takes part in it, and may panic.
+    pub(super) async fn apart<F>(
+        &self,
+        who: &str,
+        work: impl FnOnce(Arc<Inner>) -> F,
+    ) -> Result<(), Error>
+    where
+        F: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let interrupted = |message| Err(Error::new(ErrorKind::Interrupted, message));
+        let Ok(runtime) = Handle::try_current() else {
+            return interrupted("there is no Tokio runtime".to_owned());
         };
+        // A flight may wait for this, so who waits for a flight in here waits for itself.
+        let task = runtime.spawn(self.inner.inside(work(Arc::clone(&self.inner))));
+        let ended = |_| interrupted(format!("{who} panicked, or the runtime shut down"));
+        task.await.unwrap_or_else(ended)
+    }
+
+    /// Writes the tokens of `generation`, or their absence, unless that is done or outdated.
+    pub(super) async fn keep_in_store(&self, generation: Generation) -> Result<(), Error> {
         if !self.inner.guarded.lock().state.is_unsaved() {
             return Ok(());
         }
-        let inner = Arc::clone(&self.inner);
-        // A flight waits for this, so a store that waits for a flight in here waits for itself.
-        let inside = Arc::clone(&inner);
-        let work = async move { inner.keep(&*store, generation).await };
-        let task = tokio::spawn(inside.inside(work));
-        task.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Interrupted, "the store panicked")))
-    }
-
-    /// Tells the server, in a task of its own.
-    pub(super) async fn revoke(&self, tokens: TokenSet) -> Result<(), Error> {
-        let inner = Arc::clone(&self.inner);
-        let task = tokio::spawn(async move {
-            let revocation = inner.refresh.revoke(&tokens);
-            match inner.clock.timeout(inner.deadlines.refresh, revocation).await {
-                Some(result) => result.map_err(RefreshError::into_shared),
-                None => Err(Error::new(ErrorKind::Unavailable, "the revocation took too long")),
-            }
-        });
-        let panicked = || Error::new(ErrorKind::Interrupted, "the revocation panicked");
-        task.await.unwrap_or_else(|_| Err(panicked()))
+        self.apart("the store", |inner| async move { inner.keep(generation).await }).await
     }
 }
 
 impl Inner {
-    async fn keep(&self, store: &dyn TokenStore, generation: Generation) -> Result<(), Error> {
+    /// Tells the server that `tokens` are not needed any more.
+    pub(super) async fn revoke(&self, tokens: &TokenSet) -> Result<(), Error> {
+        let revocation = self.refresh.revoke(tokens);
+        match self.clock.timeout(self.deadlines.refresh, revocation).await {
+            Some(result) => result.map_err(RefreshError::into_shared),
+            None => Err(Error::new(ErrorKind::Unavailable, "the revocation took too long")),
+        }
+    }
+
+    /// See [`Session::keep_in_store`].
+    pub(super) async fn keep(&self, generation: Generation) -> Result<(), Error> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let store = &**store;
         // Without it another process could write the answer of its running refresh over ours. But
         // what the user said counts more than what a process does that never gives it back.
         let lease = self.lease(store).await;

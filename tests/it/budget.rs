@@ -261,3 +261,19 @@ async fn k_36_tokens_set_after_a_failure_end_its_cool_down() {
         assert_eq!((rig.outcome().await, rig.issuer.calls()), ("200".into(), 2));
     }
 }
+
+/// K-26, K-36: refreshes that fail are bounded by their cool-downs; they do not use up the budget,
+/// and the error goes on saying what is wrong.
+#[tokio::test]
+async fn k_26_refreshes_that_fail_do_not_spend_the_budget() {
+    let rig = Rig::with(Api::rejecting(&["a0"]), Issuer::new(), |builder| {
+        builder.rejection_budget(2, HOUR).refresh_budget(2, HOUR)
+    });
+    for failure in 1..=4 {
+        rig.issuer.then_fails(RefreshFailure::Unusable);
+        assert_eq!(rig.outcome().await, "authorization server unavailable", "failure {failure}");
+        assert_eq!(rig.issuer.calls(), failure);
+        rig.clock.advance(121 * SECOND);
+    }
+    assert_eq!(rig.outcome().await, "200");
+}

@@ -446,18 +446,30 @@ async fn k_55_a_login_that_is_due_soon_is_told_before_it_is_due() {
     let end = rig.clock.wall() + HOUR;
     for (case, ahead, expected) in [
         ("far", Duration::ZERO, vec!["refreshed 2"]),
-        ("still far", HOUR - 601 * SECOND, vec!["refreshed 3"]),
-        ("near", SECOND, vec!["refreshed 4", "login due"]),
+        ("the next refresh is early enough", HOUR - 661 * SECOND, vec!["refreshed 3"]),
+        ("the next refresh is too late to tell", SECOND, vec!["refreshed 4", "login due"]),
         ("told already", SECOND, vec!["refreshed 5"]),
     ] {
         rig.clock.advance(ahead);
-        let tokens = TokenSet::new("a").with_refresh_token("r").with_expires_in(HOUR);
+        let tokens = TokenSet::new("a").with_refresh_token("r").with_expires_in(60 * SECOND);
         rig.issuer.then(Ok(tokens.with_refresh_expires_at(end)));
         rig.session.refresh().await.unwrap();
         assert_eq!(told(&mut events).await, expected, "{case}");
         let known = rig.session.current_tokens().unwrap().refresh_expires_at();
         assert_eq!(known, Some(end), "{case}");
     }
+}
+
+/// K-55: where access tokens live longer than the notice, there may be no refresh within it.
+#[tokio::test]
+async fn k_55_a_login_is_told_in_time_where_access_tokens_live_long() {
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| b.login_notice(600 * SECOND));
+    let mut events = rig.session.events();
+    let tokens = TokenSet::new("a").with_refresh_token("r").with_expires_in(HOUR);
+    let end = rig.clock.wall() + HOUR + 600 * SECOND;
+    rig.issuer.then(Ok(tokens.with_refresh_expires_at(end)));
+    rig.session.refresh().await.unwrap();
+    assert_eq!(told(&mut events).await, ["refreshed 2", "login due"]);
 }
 
 /// K-55: the end may be in the refresh token itself, and stays known when it is not rotated.

@@ -140,6 +140,14 @@ impl State {
         AfterLoad::Refresh(tokens)
     }
 
+    /// Takes back what [`after_load`](Self::after_load) spent on a refresh that failed.
+    pub(crate) fn refund(&mut self, ticket: &Ticket) {
+        match ticket.cause {
+            Cause::Rejected => self.rejection_budget.refund(),
+            _ => self.budget.refund(),
+        }
+    }
+
     /// What to adopt after the server refused `sent`: what somebody else has stored meanwhile.
     pub(crate) fn after_refusal(
         &self,
