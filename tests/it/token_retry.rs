@@ -46,6 +46,7 @@ async fn k_35_a_connection_that_is_refused_is_tried_three_times() {
     let second = backoff(&clock).await;
     assert!(second > first && first >= Duration::from_millis(200), "{first:?} {second:?}");
     clock.advance(second);
+    until(|| waiting.is_finished()).await;
     let error = waiting.await.unwrap().unwrap_err();
     assert_eq!(asked.load(Ordering::SeqCst), 3);
     assert!(matches!(error.kind(), ErrorKind::Unavailable));
@@ -73,6 +74,7 @@ async fn k_35_a_connection_that_breaks_after_the_request_is_tried_once_more() {
     clock.advance(3600 * SECOND);
     let waiting = ask(&session);
     clock.advance(backoff(&clock).await);
+    until(|| waiting.is_finished()).await;
     let error = waiting.await.unwrap().unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Unavailable), "{error}");
     assert_eq!(wire.requests().len(), 4, "two for each refresh");
@@ -90,6 +92,7 @@ async fn k_50_a_refusal_after_a_lost_answer_says_so() {
     let (session, clock) = session(endpoint(&wire));
     let waiting = ask(&session);
     clock.advance(backoff(&clock).await);
+    until(|| waiting.is_finished()).await;
     let error = waiting.await.unwrap().unwrap_err();
     let ErrorKind::LoginRequired(reason) = error.kind() else {
         panic!("{error}");
