@@ -259,7 +259,8 @@ pub struct ServerError {
 }
 
 impl ServerError {
-    /// An answer with this HTTP status, and this error code if it has one.
+    /// An answer with this HTTP status (0 if the server does not speak HTTP), and this error code
+    /// if it has one.
     ///
     /// For your own [`Refresh`](crate::Refresh). Texts given here are not stripped.
     pub fn new(status: u16, code: Option<String>) -> Self {
@@ -301,14 +302,9 @@ impl ServerError {
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "status {}", self.status)?;
-        if let Some(code) = &self.code {
-            write!(f, ", {code}")?;
-        }
-        match &self.description {
-            Some(description) => write!(f, " ({description})"),
-            None => Ok(()),
-        }
+        let status = (self.status != 0).then(|| format!("status {}", self.status));
+        let parts = [status.as_deref(), self.code(), self.description()];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(": "))
     }
 }
 
@@ -404,7 +400,7 @@ impl RefreshError {
             _ => ErrorKind::Unavailable,
         };
         let message = match &self.server {
-            Some(server) => format!("{} ({server})", self.message).into(),
+            Some(server) => format!("{}: {server}", self.message).into(),
             None => self.message,
         };
         Error::with_source(kind, message, self.source)

@@ -37,7 +37,7 @@ pub use self::events::{Event, Events};
 /// A session *is* the middleware: give a clone to
 /// [`ClientBuilder::with`](reqwest_middleware::ClientBuilder::with) and keep another to log in and
 /// out, to read the current token, and to watch. Clones are the same session. An idle session has
-/// no task and no timer.
+/// no task and no timer. Whatever waits or writes needs a Tokio runtime.
 ///
 /// ```
 /// # async fn ask_the_user(_: reqwest_refresh::LoginReason) -> Option<TokenSet> { None }

@@ -1,13 +1,10 @@
 //! The login of the example: the application's own business, not the session's.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest_refresh::TokenSet;
-use serde_json::Value;
 use url::form_urlencoded::Serializer;
 
 use crate::gateway::Config;
@@ -54,13 +51,7 @@ impl Login {
             .body(self.form.clone());
         let response = request.send().await.context("the login was not answered")?;
         let status = response.status();
-        let body: Value = serde_json::from_slice(&response.bytes().await?)?;
         ensure!(status.is_success(), "the login was refused with {status}");
-        let text = |name: &str| body[name].as_str();
-        let access_token = text("access_token").context("no access token in the answer")?;
-        let expires_in = body["expires_in"].as_u64().unwrap_or_default();
-        Ok(TokenSet::new(access_token)
-            .with_refresh_token(text("refresh_token").unwrap_or_default())
-            .with_expires_in(Duration::from_secs(expires_in)))
+        Ok(TokenSet::from_json(&response.bytes().await?)?)
     }
 }

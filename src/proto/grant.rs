@@ -182,6 +182,31 @@ impl Answer<'_> {
     }
 }
 
+impl TokenSet {
+    /// Reads the JSON answer of a token endpoint (RFC 6749 §5.1), such as a login gets.
+    ///
+    /// Its `expires_in` counts from the moment at which the set is handed to a session, so do that
+    /// at once. Any `token_type` will do.
+    ///
+    /// ```
+    /// use reqwest_refresh::TokenSet;
+    ///
+    /// # fn main() -> Result<(), reqwest_refresh::RefreshError> {
+    /// let answer = br#"{"access_token": "a", "refresh_token": "r", "expires_in": 86399}"#;
+    /// let tokens = TokenSet::from_json(answer)?;
+    /// assert_eq!(tokens.refresh_token(), Some("r"));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What the server says, if it says an error instead (§5.2), or that there is no access token.
+    pub fn from_json(answer: &[u8]) -> Result<Self, RefreshError> {
+        let answer = Answer { status: 200, retry_after: None, body: answer };
+        answer.read(&Provider::rfc6749(), true, &[])
+    }
+}
+
 /// A lifetime: a number, a float or a text with one in it. Nothing, nonsense, zero (Keycloak and
 /// Mailchimp mean "no end" by it) and less say nothing.
 fn seconds(value: Option<&Value>) -> Option<Duration> {

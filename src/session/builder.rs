@@ -94,7 +94,8 @@ impl SessionBuilder {
     /// client with this session fail at once where they would have to wait for the hook itself:
     /// use another client to log in, or [`Authenticate::Never`](crate::Authenticate::Never).
     ///
-    /// Defaults to none, which is the same as one that returns `None`.
+    /// A hook that takes longer, or panics, counts as one that returned `None`. So does having no
+    /// hook, which is the default.
     pub fn on_login_required<F, Fut>(mut self, hook: F) -> Self
     where
         F: Fn(LoginReason) -> Fut + Send + Sync + 'static,

@@ -82,10 +82,10 @@ async fn k_50_the_reason_for_a_login_is_a_table() {
         (Cleared, "the session was logged out", 0),
         (NoRefreshToken, "the access token is over and there is no refresh token", 0),
         (EndOverTrusted, "the refresh token is over", 0),
-        (EndOver, "the refresh token was refused: status 400, scripted", 1),
+        (EndOver, "the refresh token was refused: status 400: scripted", 1),
         (
             RefusedAfterLoss,
-            "the refresh token was refused after an earlier answer was lost: status 400, scripted",
+            "the refresh token was refused after an earlier answer was lost: status 400: scripted",
             2,
         ),
     ] {
