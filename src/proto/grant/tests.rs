@@ -195,7 +195,7 @@ fn a_success_keeps_scope_and_unknown_members_as_they_came() {
     let tokens = success(json!({"id_token": "i", "stime": 1_684_742_522_981_u64, "x": [null]}));
     assert_eq!(tokens.members()["id_token"], "i");
     assert_eq!(tokens.members()["x"], json!([null]));
-    assert_eq!(tokens.expires_at(), None, "`stime` is never read (K-10)");
+    assert_eq!(tokens.expires_in(), None, "`stime` is never read (K-10)");
     for secret in ["access_token", "refresh_token"] {
         assert!(!tokens.members().contains_key(secret));
     }
