@@ -1,7 +1,7 @@
 //! Trading a token set for the next one.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -104,7 +104,8 @@ pub struct TokenEndpoint {
     parameters: Vec<(String, String)>,
     any_type: bool,
     timeout: Duration,
-    client: Client,
+    /// Made at the first use: a program whose token is fresh does not load certificates for it.
+    client: Arc<OnceLock<Client>>,
 }
 
 impl TokenEndpoint {
@@ -126,7 +127,7 @@ impl TokenEndpoint {
             parameters: Vec::new(),
             any_type: false,
             timeout: Duration::from_secs(15),
-            client: bounded_client(Client::builder())?,
+            client: Arc::default(),
         })
     }
 
@@ -224,8 +225,19 @@ impl TokenEndpoint {
     ///
     /// [`Configuration`](crate::ErrorKind::Configuration) if the builder cannot build.
     pub fn with_http(mut self, builder: ClientBuilder) -> Result<Self, Error> {
-        self.client = bounded_client(builder)?;
+        self.client = Arc::new(bounded_client(builder)?.into());
         Ok(self)
+    }
+
+    fn client(&self) -> Result<&Client, RefreshError> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = bounded_client(Client::builder()).map_err(|error| {
+            let message = "the token endpoint cannot be reached";
+            RefreshError::new(RefreshFailure::Configuration, message).with_source(error)
+        })?;
+        Ok(self.client.get_or_init(|| client))
     }
 
     /// Sends one form. The answer's body is read whole, up to a limit.
@@ -244,7 +256,7 @@ impl TokenEndpoint {
         *request.body_mut() = Some(form.into());
         *request.timeout_mut() = Some(self.timeout);
 
-        let mut response = self.client.execute(request).await.map_err(not_answered)?;
+        let mut response = self.client()?.execute(request).await.map_err(not_answered)?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(not_answered)? {
