@@ -1,7 +1,9 @@
 //! The form that is sent, the answer that comes back, and what it means.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use url::form_urlencoded::Serializer;
 
@@ -64,7 +66,7 @@ impl Answer<'_> {
         any_type: bool,
         secrets: &[&str],
     ) -> Result<TokenSet, RefreshError> {
-        let Ok(Value::Object(members)) = serde_json::from_slice(self.body) else {
+        let Some(members) = members(self.body) else {
             let failure = by_status(self.status).unwrap_or(RefreshFailure::Unusable);
             let message = "the token endpoint's answer is not a JSON object";
             return Err(self.error(failure, message, ServerError::new(self.status, None)));
@@ -110,8 +112,7 @@ impl Answer<'_> {
         // A name such as `invalid_grant` stays whole, whatever a short secret spells.
         let name = |value: &Value| {
             let name = value.as_str()?;
-            let is_name = name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-            (is_name && !secrets.contains(&name)).then(|| name.to_owned())
+            (redact::is_name(name) && !secrets.contains(&name)).then(|| name.to_owned())
         };
         let code = [Some(*error), error.get("code"), error.get("type")]
             .into_iter()
@@ -180,6 +181,16 @@ impl Answer<'_> {
         }
         Ok(tokens)
     }
+}
+
+/// The members of a JSON object. A byte order mark, bytes that are no UTF-8 and a member that cannot
+/// be read (a number beyond all numbers) do not cost the others: a new refresh token may be there.
+fn members(body: &[u8]) -> Option<Map<String, Value>> {
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim_start_matches('\u{feff}');
+    let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
+    let read = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or_default();
+    Some(members.into_iter().map(|(name, raw)| (name, read(raw))).collect())
 }
 
 impl TokenSet {

@@ -55,8 +55,14 @@ pub(crate) fn value(value: Value, secrets: &[&str]) -> Value {
 
 /// As long as a token, and not a name such as `unsupported_grant_type`.
 fn is_suspicious(run: &str) -> bool {
-    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
-    run.len() >= SUSPICIOUS && !run.bytes().all(is_name)
+    run.len() >= SUSPICIOUS && !is_name(run)
+}
+
+/// Whether this is a name such as `invalid_grant` or `BAD_REFRESH_TOKEN`, by its letters.
+pub(crate) fn is_name(text: &str) -> bool {
+    let consists_of = |is_letter: fn(&u8) -> bool| text.bytes().all(|b| b == b'_' || is_letter(&b));
+    consists_of(u8::is_ascii_lowercase)
+        || (text.contains('_') && consists_of(u8::is_ascii_uppercase))
 }
 
 /// RFC 6750 §2.1 `b64token`, and the characters by which such a token is escaped elsewhere.
@@ -80,6 +86,8 @@ mod tests {
             ("in quotes", &format!("\"{jwt}\""), "\"[hidden]\""),
             ("log injection", "a\r\nINFO b", "a  INFO b"),
             ("names stay", "unsupported_grant_type", "unsupported_grant_type"),
+            ("so do capitals", "BAD_REFRESH_TOKEN_GIVEN", "BAD_REFRESH_TOKEN_GIVEN"),
+            ("a secret in Base32", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "[hidden]"),
             ("empty", "", ""),
         ] {
             assert_eq!(text(input, &["abc", "abcdef", ""]), expected, "{case}");

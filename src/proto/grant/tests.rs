@@ -488,3 +488,26 @@ proptest! {
         let _ = retry_after(&value, SystemTime::UNIX_EPOCH);
     }
 }
+
+/// K-10, K-33: what cannot be read in an answer costs neither the tokens nor the reason.
+#[test]
+fn k_10_an_unreadable_member_does_not_cost_the_new_refresh_token() {
+    let read = |status, body: &[u8]| {
+        let answer = Answer { status, retry_after: None, body };
+        answer.read(&Provider::rfc6749(), false, &[])
+    };
+    for (case, body) in [
+        (
+            "a number beyond all numbers",
+            &br#"{"access_token":"a","refresh_token":"r","expires_in":1e999}"#[..],
+        ),
+        ("a byte order mark", b"\xef\xbb\xbf{\"access_token\":\"a\",\"refresh_token\":\"r\"}"),
+        ("no UTF-8", b"{\"access_token\":\"a\",\"refresh_token\":\"r\",\"x\":\"\xe4\"}"),
+    ] {
+        let tokens = read(200, body).unwrap_or_else(|error| panic!("{case}: {error}"));
+        assert_eq!(tokens.refresh_token(), Some("r"), "{case}");
+        assert_eq!(tokens.expires_in(), None, "{case}");
+    }
+    let latin = b"{\"error\":\"invalid_grant\",\"error_description\":\"ung\xfcltig\"}";
+    assert_eq!(read(400, latin).unwrap_err().failure(), RefreshFailure::Terminal);
+}
