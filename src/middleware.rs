@@ -172,7 +172,7 @@ impl<'a> Exchange<'a> {
             }
             _ => return Ok(answer.into_response()),
         };
-        answer.read(clock).await;
+        answer.read(clock, self.patience.left).await;
         self.patience.spend(answer.taken);
         let need = Need { new: false, ..self.need };
         match self.session.credential(need, &mut self.patience).await {

@@ -124,6 +124,7 @@ impl Session {
                 .state
                 .set(tokens, &inner.policy, inner.clock.now())
                 .map_err(Error::configuration)?;
+            guarded.is_logging_out = false;
             guarded.let_go();
             credential.generation
         };
@@ -136,7 +137,8 @@ impl Session {
     ///
     /// [`Store`](crate::ErrorKind::Store) if the store could not be cleared.
     pub async fn clear(&self) -> Result<(), Error> {
-        let generation = self.inner.guarded.lock().clear();
+        let by_hook = self.inner.is_inside();
+        let generation = self.inner.guarded.lock().clear(by_hook);
         self.keep_in_store(generation).await
     }
 
@@ -147,11 +149,13 @@ impl Session {
     /// Why the server or the store could not follow. The session has forgotten the tokens in any
     /// case.
     pub async fn log_out(&self) -> Result<(), Error> {
+        let by_hook = self.inner.is_inside();
         let (generation, known, is_newest) = {
             let mut guarded = self.inner.guarded.lock();
             let known = guarded.state.credential().map(|credential| credential.tokens.clone());
             let is_newest = guarded.state.is_unsaved();
-            (guarded.clear(), known, is_newest)
+            guarded.is_logging_out = true;
+            (guarded.clear(by_hook), known, is_newest)
         };
         let forget = |inner: Arc<Inner>| async move {
             // What the server knows is what was stored last: by us, by another process, or in an
@@ -360,6 +364,8 @@ impl Inner {
 pub(crate) struct Guarded {
     pub(crate) state: State,
     flight: Option<watch::Sender<Progress>>,
+    /// Whether tokens that a flight still brings are to be revoked.
+    is_logging_out: bool,
 }
 
 impl Guarded {
@@ -374,7 +380,7 @@ impl Guarded {
         }
     }
 
-    /// There are new tokens. A flight that waits for a person is let go, however long that takes.
+    /// The user has spoken. A flight that waits for a person is let go, however long that takes.
     fn let_go(&mut self) {
         self.wake();
         if let Some(_flight) = self.flight.take_if(|flight| flight.borrow().is_logging_in()) {
@@ -382,9 +388,11 @@ impl Guarded {
         }
     }
 
-    fn clear(&mut self) -> Generation {
-        let generation = self.state.clear();
-        self.wake();
+    fn clear(&mut self, by_hook: bool) -> Generation {
+        let generation = self.state.clear(by_hook);
+        if !by_hook {
+            self.let_go();
+        }
         generation
     }
 }

@@ -180,6 +180,12 @@ impl TokenSet {
         self
     }
 
+    /// The same access token with another refresh token, whose end is not known.
+    pub(crate) fn rotated_to(mut self, refresh_token: &str) -> Self {
+        self.refresh_expires_at = None;
+        self.with_refresh_token(refresh_token)
+    }
+
     /// Whether both sets hold the same tokens.
     pub(crate) fn same_tokens(&self, other: &Self) -> bool {
         self.access_token() == other.access_token() && self.refresh_token() == other.refresh_token()

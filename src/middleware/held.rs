@@ -45,13 +45,13 @@ impl Held {
     }
 
     /// Reads a small body to its end, so that the connection can be used again, and a large or slow
-    /// one as far as it goes.
-    pub(super) async fn read(&mut self, clock: &Clock) {
+    /// one as far as it goes; for no longer than the request has time.
+    pub(super) async fn read(&mut self, clock: &Clock, patience: Option<Duration>) {
         let start = clock.now();
         let body = &mut self.body;
         let reading = async { while body.read.len() <= MOST && body.read_frame().await {} };
         // What was read before the time was over stays read.
-        let _ = clock.timeout(LONGEST, reading).await;
+        let _ = clock.timeout(patience.unwrap_or(LONGEST).min(LONGEST), reading).await;
         self.taken += clock.now().monotonic - start.monotonic;
     }
 
@@ -65,7 +65,7 @@ impl Held {
         if self.body.size_hint().lower() > MOST as u64 {
             return None;
         }
-        self.read(clock).await;
+        self.read(clock, None).await;
         let is_whole = self.body.rest.is_none() && !matches!(self.body.last, Some(Err(_)));
         is_whole.then(|| serde_json::from_slice(&self.body.read).ok()).flatten()
     }

@@ -37,9 +37,14 @@ impl Policy {
     }
 
     /// How long everybody leaves the server alone after the `failures`th failure in a row.
-    pub(crate) fn cool_down(&self, failures: usize, error: &RefreshError) -> Duration {
+    pub(crate) fn cool_down(
+        &self,
+        failures: usize,
+        failure: RefreshFailure,
+        retry_after: Option<Duration>,
+    ) -> Duration {
         const LONGEST: Duration = Duration::from_secs(3600);
-        if error.failure() == RefreshFailure::Configuration {
+        if failure == RefreshFailure::Configuration {
             // A wrong password that is repeated locks a digiRunner client.
             return Duration::from_secs(600);
         }
@@ -49,7 +54,7 @@ impl Policy {
             .with_jitter_seed(self.seed())
             .build();
         let own = backoff.nth(failures.saturating_sub(1).min(16)).unwrap_or(LONGEST);
-        own.max(error.retry_after.unwrap_or_default()).min(LONGEST)
+        own.max(retry_after.unwrap_or_default()).min(LONGEST)
     }
 
     /// The attempts of one refresh.
@@ -90,6 +95,8 @@ impl Attempts {
         let had_lost = self.lost;
         self.lost |= error.failure() == RefreshFailure::Lost;
         let may_retry = match error.failure() {
+            // A new refresh token came with it: the one that was sent is used up.
+            _ if error.refresh_token.is_some() => false,
             // The refresh token cannot have been used up.
             RefreshFailure::Busy | RefreshFailure::NotSent => self.made < 3,
             // It can. Servers with a grace period accept it once more, if it comes quickly; with
@@ -201,15 +208,13 @@ mod tests {
 
     #[test]
     fn k_35_cool_downs_grow_obey_the_server_and_are_capped() {
-        let lost = RefreshError::new(RefreshFailure::Lost, "");
-        let first = policy().cool_down(1, &lost);
-        let fifth = policy().cool_down(5, &lost);
+        let lost = |failures| policy().cool_down(failures, RefreshFailure::Lost, None);
+        let (first, fifth) = (lost(1), lost(5));
         assert!(first >= SECOND && first < fifth && fifth <= 120 * SECOND, "{first:?} {fifth:?}");
-        let year =
-            RefreshError::new(RefreshFailure::Busy, "").with_retry_after(SECOND * 31_536_000);
-        assert_eq!(policy().cool_down(1, &year), 3600 * SECOND);
-        let client = RefreshError::new(RefreshFailure::Configuration, "");
-        assert!(policy().cool_down(1, &client) > policy().cool_down(1, &lost));
+        let year = Some(SECOND * 31_536_000);
+        assert_eq!(policy().cool_down(1, RefreshFailure::Busy, year), 3600 * SECOND);
+        let client = policy().cool_down(1, RefreshFailure::Configuration, None);
+        assert!(client > first);
     }
 
     #[test]

@@ -167,7 +167,18 @@ fn classify_digirunner(error: &ServerError) -> RefreshFailure {
             RefreshFailure::Terminal
         }
         // A client that is refused again and again is locked.
-        _ => RefreshFailure::Configuration,
+        Some(
+            "invalid_client"
+            | "invalid_request"
+            | "unauthorized"
+            | "Unauthorized"
+            | "unauthorized_client"
+            | "unsupported_grant_type",
+        ) => RefreshFailure::Configuration,
+        _ if is_about_the_client || error.member("ResHeader").is_some() => {
+            RefreshFailure::Configuration
+        }
+        _ => RefreshFailure::Unusable,
     }
 }
 

@@ -56,8 +56,19 @@ struct Store {
     first_read: Option<FirstRead>,
     /// What it held when it was last seen.
     seen: Option<TokenSet>,
-    /// Whether the credential is newer than what was written.
-    is_behind: bool,
+    /// What the running flight has read there, if that was news.
+    loaded: Option<TokenSet>,
+    unwritten: Unwritten,
+}
+
+/// What the store does not know yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unwritten {
+    Nothing,
+    /// A refreshed set: if somebody else writes another one, that is the newer one.
+    Refreshed,
+    /// What the user said: it counts more than whatever is found there.
+    Said,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +94,8 @@ impl State {
                 exists: has_store,
                 first_read: has_store.then_some(FirstRead::AtOnce),
                 seen: None,
-                is_behind: false,
+                loaded: None,
+                unwritten: Unwritten::Nothing,
             },
             announced_login_due: None,
         }
@@ -97,8 +109,7 @@ impl State {
         now: Moment,
     ) -> Result<Arc<Credential>, &'static str> {
         let credential = self.kept(tokens, policy, now)?;
-        self.store.first_read = None;
-        self.store.is_behind = self.store.exists;
+        self.store.overrule();
         self.put(Arc::clone(&credential));
         Ok(credential)
     }
@@ -116,11 +127,26 @@ impl State {
     }
 
     /// Forgets the tokens; a flight under way loses. The generation of the emptiness.
-    pub(crate) fn clear(&mut self) -> Generation {
-        self.store.first_read = None;
-        self.store.is_behind = self.store.exists;
+    ///
+    /// A login hook may do this as its first step (`by_hook`): that does not make it lose. If
+    /// somebody else does it while the hook runs, the hook is not called again for those who wait.
+    pub(crate) fn clear(&mut self, by_hook: bool) -> Generation {
+        self.store.overrule();
+        let is_logging_in =
+            self.is_dead() && self.flight.is_some_and(|cause| cause != Cause::Revival);
+        if is_logging_in && by_hook {
+            self.credential = None;
+            return self.generation;
+        }
+        let standing = std::mem::replace(&mut self.standing, Standing::Good);
         self.forget();
         self.generation = self.generation.next();
+        if let Standing::Dead { next_look, .. } = standing
+            && is_logging_in
+        {
+            let error = Error::login_required(LoginReason::LoggedOut);
+            self.standing = Standing::Dead { error, next_look };
+        }
         self.generation
     }
 
@@ -136,7 +162,11 @@ impl State {
             self.store.seen = tokens.cloned();
         }
         if self.generation == generation {
-            self.store.is_behind = self.store.exists && !is_saved;
+            self.store.unwritten = match self.store.unwritten {
+                _ if is_saved || !self.store.exists => Unwritten::Nothing,
+                Unwritten::Nothing => Unwritten::Refreshed,
+                still => still,
+            };
         }
     }
 
@@ -150,7 +180,7 @@ impl State {
 
     /// Whether the store still has to be written.
     pub(crate) fn is_unsaved(&self) -> bool {
-        self.store.is_behind
+        self.store.unwritten != Unwritten::Nothing
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -226,14 +256,28 @@ impl Store {
         }
     }
 
+    /// The user has spoken: it has to be written, and what is there does not count any more.
+    fn overrule(&mut self) {
+        self.first_read = None;
+        if self.exists {
+            self.unwritten = Unwritten::Said;
+        }
+    }
+
     /// Whether somebody else has written since we last saw it.
     fn has_moved_to(&self, stored: Option<&TokenSet>) -> bool {
         match (&self.seen, stored) {
+            _ if self.unwritten == Unwritten::Said => false,
             (Some(seen), Some(stored)) => !seen.same_tokens(stored),
-            // What the user said before anybody looked, and what could not be written, is newer.
-            (None, Some(_)) => !self.is_behind,
+            // What could not be written is newer than what was there before anybody looked.
+            (None, Some(_)) => self.unwritten == Unwritten::Nothing,
             (_, None) => false,
         }
+    }
+
+    /// Whether somebody else has logged out.
+    fn was_cleared(&self, stored: Option<&TokenSet>) -> bool {
+        stored.is_none() && self.seen.is_some() && self.unwritten == Unwritten::Nothing
     }
 }
 

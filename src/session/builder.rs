@@ -124,7 +124,7 @@ impl SessionBuilder {
 
     /// Allows plain `http`, for the API and for the token endpoint, where anybody on the way can
     /// read the tokens. Without it only loopback addresses may do without TLS (RFC 6750 §5.3,
-    /// RFC 6749 §3.2).
+    /// RFC 6749 §3.2); see to it that no proxy is set for them.
     pub fn allow_insecure_http(mut self) -> Self {
         self.insecure_http = true;
         self
@@ -258,7 +258,7 @@ impl SessionBuilder {
                 policy,
                 provider,
                 replay: self.replay,
-                guarded: Mutex::new(Guarded { state, flight: None }),
+                guarded: Mutex::new(Guarded { state, flight: None, is_logging_out: false }),
                 refresh: self.refresh,
                 store: self.store,
                 writing: tokio::sync::Mutex::new(()),

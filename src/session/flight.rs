@@ -79,7 +79,6 @@ impl Flight {
         let now = self.inner.clock.now();
         let revived = {
             let state = &mut self.inner.guarded.lock().state;
-            let was_current = state.is_current(&self.ticket);
             match stored {
                 Ok(stored) => state.after_read(&self.ticket, stored, &self.inner.policy, now),
                 Err(error) => {
@@ -87,9 +86,6 @@ impl Flight {
                     return Arrival::Failed(error);
                 }
             }
-            let is_news = was_current && !state.is_current(&self.ticket);
-            let is_news = is_news && self.ticket.cause == Cause::Revival;
-            state.credential().filter(|_| is_news).cloned()
         };
         if let Some(credential) = revived {
             self.tell_refreshed(&credential);
@@ -190,11 +186,25 @@ impl Flight {
         let inner = Arc::clone(&self.inner);
         self.received = Some(Arc::clone(&credential));
         let _writing = inner.writing.lock().await;
-        if !inner.guarded.lock().state.is_current(&self.ticket) {
+        if self.has_lost() {
+            self.give_back(&credential.tokens).await;
             return Arrival::Moved;
         }
         let is_saved = self.save(&credential.tokens).await;
         self.publish(credential, is_saved)
+    }
+
+    /// Whether tokens were set or cleared meanwhile.
+    fn has_lost(&self) -> bool {
+        !self.inner.guarded.lock().state.is_current(&self.ticket)
+    }
+
+    /// Somebody has logged out, and could not revoke what was still on its way.
+    async fn give_back(&self, tokens: &TokenSet) {
+        let is_logging_out = self.inner.guarded.lock().is_logging_out;
+        if is_logging_out && let Err(error) = self.inner.revoke(tokens).await {
+            tracing::warn!(%error, "tokens that came after the logout could not be revoked");
+        }
     }
 
     fn publish(&mut self, credential: Arc<Credential>, is_saved: bool) -> Arrival {
@@ -266,29 +276,29 @@ impl Flight {
         if let Some(refresh_token) = error.refresh_token.take() {
             self.keep_refresh_token(refresh_token.expose_secret(), sent).await;
         }
-        let cool_down = {
-            let state = &mut self.inner.guarded.lock().state;
-            state.refund(&self.ticket);
-            state.next_cool_down(&self.ticket, &error, lost, &self.inner.policy)
-        };
-        self.cool_down(error.into_shared(), cool_down)
+        self.inner.guarded.lock().state.failed(&self.ticket, lost);
+        let (failure, retry_after) = (error.failure(), error.retry_after);
+        self.cool_down(error.into_shared(), failure, retry_after)
     }
 
     /// Without the store nobody knows which refresh token is the current one.
     fn fail_by_store(&mut self, error: Error) -> Arrival {
-        let not_sent = RefreshError::new(RefreshFailure::NotSent, "");
-        let cool_down = {
-            let state = &mut self.inner.guarded.lock().state;
-            state.next_cool_down(&self.ticket, &not_sent, false, &self.inner.policy)
-        };
-        self.cool_down(error, cool_down)
+        self.cool_down(error, RefreshFailure::NotSent, None)
     }
 
-    /// `duration` is `None` if the flight has lost against the user: then nobody has failed.
-    fn cool_down(&mut self, error: Error, duration: Option<Duration>) -> Arrival {
-        let Some(duration) = duration else {
-            return Arrival::Moved;
+    fn cool_down(
+        &mut self,
+        error: Error,
+        failure: RefreshFailure,
+        retry_after: Option<Duration>,
+    ) -> Arrival {
+        let policy = &self.inner.policy;
+        let duration = {
+            let state = &mut self.inner.guarded.lock().state;
+            state.next_cool_down(&self.ticket, failure, retry_after, policy)
         };
+        // A flight that has lost against the user: then nobody has failed.
+        let Some(duration) = duration else { return Arrival::Moved };
         let error = error.retry_in(Some(duration));
         let now = self.inner.clock.now();
         self.inner.guarded.lock().state.fail(&self.ticket, duration, error.clone(), now);
@@ -301,18 +311,20 @@ impl Flight {
     async fn keep_refresh_token(&mut self, refresh_token: &str, sent: &TokenSet) {
         let inner = Arc::clone(&self.inner);
         let _writing = inner.writing.lock().await;
-        if !inner.guarded.lock().state.is_current(&self.ticket) {
+        if self.has_lost() {
             return;
         }
-        let tokens = sent.clone().with_refresh_token(refresh_token);
-        let is_saved = self.save(&tokens).await;
         let (now, policy) = (inner.clock.now(), &inner.policy);
+        let tokens = sent.clone().rotated_to(refresh_token);
+        let tokens = learn_ends(tokens, Provenance::Kept, now, policy.read_jwt);
         let generation = self.ticket.generation;
         // What was sent before can be sent again, so this does not fail.
-        if let Ok(credential) = Credential::new(generation, tokens, now, policy) {
+        if let Ok(credential) = Credential::new(generation, tokens.clone(), now, policy) {
             let state = &mut inner.guarded.lock().state;
-            state.replace_refresh_token(&self.ticket, Arc::new(credential), is_saved);
+            state.replace_refresh_token(&self.ticket, Arc::new(credential));
         }
+        let is_saved = self.save(&tokens).await;
+        inner.guarded.lock().state.written(generation, Some(&tokens), is_saved);
     }
 
     /// The session is dead. Everybody waits for the person, for as long as that may take.
@@ -320,19 +332,27 @@ impl Flight {
         let inner = Arc::clone(&self.inner);
         let error = Error::login_required(reason.clone());
         let now = inner.clock.now();
-        if !inner.guarded.lock().state.die(&self.ticket, error.clone(), now) {
-            return Arrival::Moved;
+        {
+            let state = &mut inner.guarded.lock().state;
+            if !state.die(&self.ticket, error.clone(), now) {
+                return Arrival::Moved;
+            }
+            // In one step: whoever sets tokens from now on lets this flight go.
+            if inner.hook.is_some() {
+                self.progress.send_replace(Progress::LoggingIn);
+            }
         }
         tracing::warn!(%error, "the session is dead");
         inner.announce(Event::LoginRequired { reason: reason.clone() });
-        let Some(hook) = &inner.hook else {
-            return Arrival::Failed(error);
-        };
-        self.progress.send_replace(Progress::LoggingIn);
+        let Some(hook) = &inner.hook else { return Arrival::Failed(error) };
+        if self.has_lost() {
+            return Arrival::Moved;
+        }
         let answer = inner.clock.timeout(inner.deadlines.login, hook(reason)).await;
-        let Some(Some(tokens)) = answer else {
-            return Arrival::Failed(error);
-        };
+        if self.has_lost() {
+            return Arrival::Moved;
+        }
+        let Some(Some(tokens)) = answer else { return Arrival::Failed(error) };
         let (now, policy) = (inner.clock.now(), &inner.policy);
         let tokens = learn_ends(tokens, Provenance::Kept, now, policy.read_jwt);
         match Credential::new(self.ticket.generation.next(), tokens, now, policy) {
@@ -385,8 +405,7 @@ impl Drop for Flight {
         if self.has_landed {
             return;
         }
-        let is_current = self.inner.guarded.lock().state.is_current(&self.ticket);
-        if !is_current {
+        if self.has_lost() {
             self.land(Arrival::Moved);
         } else if let Some(credential) = self.received.take() {
             let message = "the store panicked, or the runtime shut down";

@@ -77,7 +77,7 @@ impl Inner {
 
     /// Takes the store's lock; waits as long as another process may need for a refresh.
     pub(super) async fn lease(&self, store: &dyn TokenStore) -> Result<Lease, Error> {
-        let patience = self.deadlines.refresh + self.deadlines.store;
+        let patience = self.deadlines.refresh.saturating_add(self.deadlines.store);
         self.bounded(patience, "locked", store.lock()).await
     }
 

@@ -86,10 +86,14 @@ impl Inner {
         INSIDE.scope(self.address(), work)
     }
 
+    /// Whether this is called by user code that the session's flight runs: the login hook above all.
+    pub(super) fn is_inside(&self) -> bool {
+        INSIDE.try_with(|inside| *inside == self.address()).unwrap_or(false)
+    }
+
     /// An error for who would wait, within a flight, for that flight.
     pub(super) fn refuse_reentry(&self) -> Result<(), Error> {
-        let is_inside = INSIDE.try_with(|inside| *inside == self.address());
-        match is_inside.unwrap_or(false) {
+        match self.is_inside() {
             true => {
                 let message = "a hook, store or Refresh used the client that waits for it";
                 Err(Error::new(ErrorKind::Reentrant, message))

@@ -17,6 +17,7 @@ mod lifetime;
 mod login;
 mod looked_into;
 mod person;
+mod regressions;
 mod rejected;
 mod secrets;
 mod signals;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::error::{Error, ErrorKind, LoginReason, RefreshError};
+use crate::error::{Error, ErrorKind, LoginReason, RefreshFailure};
 use crate::proto::credential::Credential;
 use crate::proto::policy::Policy;
 use crate::proto::state::{FirstRead, NEXT_LOOK, Standing, State};
@@ -67,28 +67,27 @@ impl State {
         self.generation == ticket.generation
     }
 
-    /// Takes in what the store holds, where that is all that was wanted of it.
+    /// Takes in what the store holds, where that is all that was wanted of it. What revived a dead
+    /// session.
     pub(crate) fn after_read(
         &mut self,
         ticket: &Ticket,
         stored: Option<TokenSet>,
         policy: &Policy,
         now: Moment,
-    ) {
+    ) -> Option<Arc<Credential>> {
         self.store.first_read = None;
         if let Standing::Dead { next_look, .. } = &mut self.standing {
             *next_look = now.after(NEXT_LOOK);
         }
         if !self.is_current(ticket) || !self.store.has_moved_to(stored.as_ref()) {
-            return;
+            return None;
         }
-        if let Some(stored) = stored {
-            // What cannot be sent is left alone: a store is not always written by us.
-            if let Ok(credential) = self.kept(stored, policy, now) {
-                self.store.seen = Some(credential.tokens.clone());
-                self.put(credential);
-            }
-        }
+        // What cannot be sent is left alone: a store is not always written by us.
+        let credential = self.kept(stored?, policy, now).ok()?;
+        self.store.seen = Some(credential.tokens.clone());
+        self.put(Arc::clone(&credential));
+        (ticket.cause == Cause::Revival).then_some(credential)
     }
 
     /// Notes that the store could not be read.
@@ -112,11 +111,13 @@ impl State {
         if !self.is_current(ticket) {
             return AfterLoad::Superseded;
         }
-        if stored.is_none() && !self.store.is_behind && self.store.seen.take().is_some() {
+        if self.store.was_cleared(stored.as_ref()) {
+            self.store.seen = None;
             self.forget();
             return AfterLoad::Login(LoginReason::LoggedOut);
         }
         let moved = self.store.has_moved_to(stored.as_ref());
+        self.store.loaded = stored.clone().filter(|_| moved);
         let tokens = match (stored, &self.credential) {
             (Some(stored), _) if moved => match self.kept(stored, policy, now) {
                 Ok(kept) if self.is_usable(&kept, &now) => return AfterLoad::Adopt(kept),
@@ -140,8 +141,9 @@ impl State {
         AfterLoad::Refresh(tokens)
     }
 
-    /// Takes back what [`after_load`](Self::after_load) spent on a refresh that failed.
-    pub(crate) fn refund(&mut self, ticket: &Ticket) {
+    /// Notes a refresh that failed: what [`after_load`](Self::after_load) spent on it is taken back.
+    pub(crate) fn failed(&mut self, ticket: &Ticket, lost: bool) {
+        self.answer_lost |= lost && self.is_current(ticket);
         match ticket.cause {
             Cause::Rejected => self.rejection_budget.refund(),
             _ => self.budget.refund(),
@@ -182,14 +184,9 @@ impl State {
     }
 
     /// Puts a new refresh token behind the current access token: the old one is used up.
-    pub(crate) fn replace_refresh_token(
-        &mut self,
-        ticket: &Ticket,
-        credential: Arc<Credential>,
-        is_saved: bool,
-    ) {
+    pub(crate) fn replace_refresh_token(&mut self, ticket: &Ticket, credential: Arc<Credential>) {
         if self.is_current(ticket) {
-            self.written(credential.generation, Some(&credential.tokens), is_saved);
+            self.written(credential.generation, Some(&credential.tokens), false);
             self.credential = Some(credential);
         }
     }
@@ -206,16 +203,15 @@ impl State {
     pub(crate) fn next_cool_down(
         &mut self,
         ticket: &Ticket,
-        error: &RefreshError,
-        lost: bool,
+        failure: RefreshFailure,
+        retry_after: Option<Duration>,
         policy: &Policy,
     ) -> Option<Duration> {
         if !self.is_current(ticket) {
             return None;
         }
         self.failures += 1;
-        self.answer_lost |= lost;
-        Some(policy.cool_down(self.failures, error))
+        Some(policy.cool_down(self.failures, failure, retry_after))
     }
 
     /// Notes a flight that ended without a verdict. The error for those who waited.
@@ -240,6 +236,8 @@ impl State {
     pub(crate) fn die(&mut self, ticket: &Ticket, error: Error, now: Moment) -> bool {
         let is_current = self.is_current(ticket);
         if is_current {
+            // The verdict is about what was loaded: when it is read again, it is no news.
+            self.store.seen = self.store.loaded.take().or_else(|| self.store.seen.take());
             self.standing = Standing::Dead { error, next_look: now.after(NEXT_LOOK) };
         }
         is_current

@@ -211,7 +211,7 @@ fn k_28_the_store_is_read_before_anything_else() {
     bench.state.set(set_of(1), &bench.policy, now).unwrap();
     assert_eq!(bench.before(&Need::ANY), "send", "an explicit set needs no read");
     bench.state = State::new(true);
-    bench.state.clear();
+    bench.state.clear(false);
     assert_eq!(bench.before(&Need::ANY), "NoToken", "nor does a clear");
     bench.state = State::new(true);
     bench.state.read_failed(now);
@@ -379,7 +379,7 @@ fn k_25_a_flight_of_an_older_generation_changes_nothing() {
             }) as Act,
             Some("a5"),
         ),
-        ("clear", |bench| _ = bench.state.clear(), None),
+        ("clear", |bench| _ = bench.state.clear(false), None),
     ] {
         let mut bench = Bench::aged("expired");
         let ticket = bench.state.launch(Cause::Expired);
@@ -391,7 +391,7 @@ fn k_25_a_flight_of_an_older_generation_changes_nothing() {
         let verdict = state.after_load(&ticket, Some(set_of(8)), &bench.policy, now);
         assert!(matches!(verdict, AfterLoad::Superseded), "{case}");
         assert!(!state.publish(&ticket, Arc::clone(&late), true), "{case}");
-        state.replace_refresh_token(&ticket, late, true);
+        state.replace_refresh_token(&ticket, late);
         state.after_read(&ticket, Some(set_of(8)), &bench.policy, now);
         let refusal = state.after_refusal(&ticket, &set_of(0), Some(set_of(8)), &bench.policy, now);
         assert!(refusal.is_none(), "{case}");
