@@ -142,7 +142,8 @@ impl Session {
         self.keep_in_store(generation).await
     }
 
-    /// Forgets the tokens and asks the server to revoke them (RFC 7009).
+    /// Forgets the tokens and asks the server to revoke them (RFC 7009); those too that a refresh
+    /// still brings.
     ///
     /// # Errors
     ///

@@ -16,6 +16,7 @@ use tokio::runtime::{Handle, Runtime};
 #[path = "../benches/chain/mod.rs"]
 mod chain;
 
+/// K-80: the floor is the future that every middleware boxes, and the clone.
 #[test]
 fn k_80_a_fresh_token_costs_no_allocation_beyond_the_boxed_future_and_the_clone() {
     let floor = one_request(&chain::through(chain::Floor::new()));
@@ -48,6 +49,7 @@ fn the_counter_sees_the_clone() {
     assert!(header.count_total > 0 && header.count_total < floor.count_total);
 }
 
+/// K-81.
 #[test]
 fn k_81_an_idle_session_has_no_task_and_no_timer() {
     let issuer = Issuer::start();

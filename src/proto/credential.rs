@@ -164,26 +164,10 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, FAR, ManualClock};
-    use crate::proto::policy::Limit;
+    use crate::proto::policy::tests::policy;
 
     const SECOND: Duration = Duration::from_secs(1);
     const HOUR: Duration = Duration::from_secs(3600);
-
-    fn policy() -> Policy {
-        let limit = Limit { refreshes: 2, within: HOUR };
-        Policy {
-            refresh_window: 60 * SECOND,
-            jitter: 0.0,
-            place: 0.0,
-            minimum_age: Duration::ZERO,
-            budget: limit,
-            rejection_budget: limit,
-            login_notice: Duration::ZERO,
-            read_jwt: true,
-            trust_refresh_expiry: false,
-            needs_refresh_token: true,
-        }
-    }
 
     fn now(clock: &ManualClock) -> Moment {
         Clock::Manual(clock.clone()).now()

@@ -129,10 +129,9 @@ pub(crate) struct Budget {
 impl Budget {
     /// How long there is nothing left to spend; `None` if there is something now.
     pub(crate) fn exhausted_for(&self, limit: Limit, now: Moment) -> Option<Duration> {
-        let live = self.spent.iter().filter(|spent| !now.reached(&spent.after(limit.within)));
-        let live: Vec<_> = live.collect();
-        let first_that_matters = live.len().checked_sub(limit.refreshes)?;
-        Some(match live.get(first_that_matters) {
+        let live = || self.spent.iter().filter(|spent| !now.reached(&spent.after(limit.within)));
+        let first_that_matters = live().count().checked_sub(limit.refreshes)?;
+        Some(match live().nth(first_that_matters) {
             Some(spent) => now.until(&spent.after(limit.within)),
             None => limit.within, // a limit of none
         })
@@ -151,7 +150,7 @@ impl Budget {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -159,6 +158,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// Without jitter; two refreshes within half a minute.
     pub(crate) fn policy() -> Policy {
         let limit = Limit { refreshes: 2, within: 30 * SECOND };
         Policy {
