@@ -138,7 +138,11 @@ impl Session {
     /// [`Store`](crate::ErrorKind::Store) if the store could not be cleared.
     pub async fn clear(&self) -> Result<(), Error> {
         let by_hook = self.inner.is_inside();
-        let generation = self.inner.guarded.lock().clear(by_hook);
+        let generation = {
+            let mut guarded = self.inner.guarded.lock();
+            guarded.is_logging_out = false;
+            guarded.clear(by_hook)
+        };
         self.keep_in_store(generation).await
     }
 
