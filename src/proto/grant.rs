@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use url::form_urlencoded::Serializer;
 
 use crate::error::{RefreshError, RefreshFailure, ServerError};
-use crate::proto::provider::{Provider, by_status};
+use crate::proto::provider::Provider;
 use crate::proto::redact;
 use crate::token::TokenSet;
 
@@ -52,6 +52,8 @@ pub(crate) fn revocation_form<'a>(
 pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<Duration>,
+    /// Whether the server calls the body a form.
+    pub(crate) is_form: bool,
     pub(crate) body: &'a [u8],
 }
 
@@ -64,17 +66,30 @@ impl Answer<'_> {
         any_type: bool,
         secrets: &[&str],
     ) -> Result<TokenSet, RefreshError> {
-        let Ok(Value::Object(members)) = serde_json::from_slice(self.body) else {
-            let failure = by_status(self.status).unwrap_or(RefreshFailure::Unusable);
+        let Some(members) = self.members() else {
+            let failure = provider.unreadable(self.status);
             let message = "the token endpoint's answer is not a JSON object";
             return Err(self.error(failure, message, ServerError::new(self.status, None)));
         };
+        let members = provider.read(members);
         // Some servers answer 200 with an error in it, so it is looked for whatever the status.
-        if let Some(error) = self.server_error(&members, secrets) {
+        if let Some(error) = self.server_error(provider, &members, secrets) {
             let failure = provider.classify(&error);
             return Err(self.error(failure, "the token endpoint refused the refresh", error));
         }
         self.tokens(members, any_type)
+    }
+
+    /// A JSON object, or what GitHub answers to those who do not ask for JSON: a form.
+    fn members(&self) -> Option<Map<String, Value>> {
+        match serde_json::from_slice(self.body) {
+            Ok(Value::Object(members)) => Some(members),
+            Err(_) if self.is_form && !self.body.is_empty() => {
+                let pairs = url::form_urlencoded::parse(self.body);
+                Some(pairs.map(|(name, value)| (name.into(), value.into())).collect())
+            }
+            _ => None,
+        }
     }
 
     fn error(
@@ -91,7 +106,12 @@ impl Answer<'_> {
     }
 
     /// RFC 6749 §5.2, and what else servers make of it: an error object, `"ok": false`.
-    fn server_error(&self, members: &Map<String, Value>, secrets: &[&str]) -> Option<ServerError> {
+    fn server_error(
+        &self,
+        provider: &Provider,
+        members: &Map<String, Value>,
+        secrets: &[&str],
+    ) -> Option<ServerError> {
         let error = &members.get("error").unwrap_or(&Value::Null);
         let is_success = (200..300).contains(&self.status);
         let is_none = error.is_null() || *error == "" || *error == false;
@@ -110,7 +130,8 @@ impl Answer<'_> {
         // A name such as `invalid_grant` stays whole, whatever a short secret spells.
         let name = |value: &Value| {
             let name = value.as_str()?;
-            let is_name = name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            let is_name =
+                name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') || provider.names(name);
             (is_name && !secrets.contains(&name)).then(|| name.to_owned())
         };
         let code = [Some(*error), error.get("code"), error.get("type")]
@@ -202,7 +223,7 @@ impl TokenSet {
     ///
     /// What the server says, if it says an error instead (§5.2), or that there is no access token.
     pub fn from_json(answer: &[u8]) -> Result<Self, RefreshError> {
-        let answer = Answer { status: 200, retry_after: None, body: answer };
+        let answer = Answer { status: 200, retry_after: None, is_form: false, body: answer };
         answer.read(&Provider::rfc6749(), true, &[])
     }
 }

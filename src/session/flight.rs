@@ -171,7 +171,7 @@ impl Flight {
     ) -> Result<Arc<Credential>, RefreshError> {
         let policy = &self.inner.policy;
         let refresh_token = fresh.refresh_token().map(str::to_owned);
-        let tokens = learn_ends(fresh.inherit(before), Provenance::Issued, start, policy.read_jwt);
+        let tokens = learn_ends(fresh.inherit(before), Provenance::Issued, start, policy);
         let generation = self.ticket.generation.next();
         match Credential::new(generation, tokens, start, policy) {
             Ok(credential) => Ok(Arc::new(credential)),
@@ -334,7 +334,7 @@ impl Flight {
             return Arrival::Failed(error);
         };
         let (now, policy) = (inner.clock.now(), &inner.policy);
-        let tokens = learn_ends(tokens, Provenance::Kept, now, policy.read_jwt);
+        let tokens = learn_ends(tokens, Provenance::Kept, now, policy);
         match Credential::new(self.ticket.generation.next(), tokens, now, policy) {
             Ok(credential) => {
                 let _lease = match &inner.store {

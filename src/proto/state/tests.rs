@@ -17,6 +17,7 @@ fn policy() -> Policy {
         rejection_budget: limit,
         login_notice: Duration::ZERO,
         read_jwt: true,
+        default_lifetime: None,
         trust_refresh_expiry: false,
         needs_refresh_token: true,
     }
