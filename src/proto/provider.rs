@@ -312,5 +312,6 @@ fn judge_digirunner(status: StatusCode, headers: &HeaderMap) -> Judgement {
     }
 }
 
+mod known;
 #[cfg(test)]
 mod tests;
