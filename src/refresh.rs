@@ -289,11 +289,19 @@ impl Refresh for TokenEndpoint {
             let message = "there is no refresh token";
             return Err(RefreshError::new(RefreshFailure::Configuration, message));
         };
+        let is_ours = |wanted| self.parameters.iter().any(|(name, _)| name == wanted);
         let parameters = self.parameters.iter().map(|(name, value)| (&**name, &**value));
-        let others = self.auth.form().into_iter().chain(parameters);
+        let theirs = self.provider.parameters().iter().copied();
+        let theirs = theirs.filter(|(name, _)| !is_ours(*name) && !RESERVED.contains(name));
+        let others = self.auth.form().into_iter().chain(theirs).chain(parameters);
         let form = refresh_form(refresh_token, self.scope.as_deref(), others);
         let (status, headers, body) = self.post(&self.url, self.auth.header(), form).await?;
-        let answer = Answer { status, retry_after: wait_demanded(&headers), body: &body };
+        let answer = Answer {
+            status,
+            retry_after: wait_demanded(&headers),
+            is_form: is_form(&headers),
+            body: &body,
+        };
         let secrets = [refresh_token, tokens.access_token(), self.auth.secret()];
         answer.read(&self.provider, self.any_type, &secrets)
     }
@@ -383,4 +391,11 @@ fn wait_demanded(headers: &HeaderMap) -> Option<Duration> {
     let server_time = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
     let now = server_time.unwrap_or_else(|| Clock::System.now().wall);
     retry_after(text(RETRY_AFTER)?, now)
+}
+
+/// RFC 9110 §8.3.1: type and subtype are compared without case; parameters may follow.
+fn is_form(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = value.and_then(|value| value.split(';').next()).unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }

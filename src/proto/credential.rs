@@ -108,13 +108,15 @@ impl Credential {
 /// Completes what `tokens` say about their own ends, counted from `start`.
 ///
 /// `expires_in` comes first: RFC 9068 §6 says that a client MUST NOT look into an access token.
-/// The `exp` of a JWT is for servers that say nothing.
+/// The `exp` of a JWT is for servers that say nothing, the provider's own lifetime for tokens that
+/// say nothing either.
 pub(crate) fn learn_ends(
     mut tokens: TokenSet,
     provenance: Provenance,
     start: Moment,
-    read_jwt: bool,
+    policy: &Policy,
 ) -> TokenSet {
+    let read_jwt = policy.read_jwt;
     let is_unknown = tokens.expires_at().is_none() && tokens.expires_in().is_none();
     if read_jwt
         && is_unknown
@@ -129,6 +131,10 @@ pub(crate) fn learn_ends(
             }
             (_, None) => tokens.with_expires_at(life.end),
         };
+    }
+    let is_unknown = tokens.expires_at().is_none() && tokens.expires_in().is_none();
+    if is_unknown && let Some(lifetime) = policy.default_lifetime {
+        tokens = tokens.with_expires_in(lifetime);
     }
     tokens = tokens.anchored_at(start);
     if read_jwt
@@ -175,7 +181,7 @@ mod tests {
 
     /// `tokens`, received now.
     fn received(tokens: TokenSet, provenance: Provenance, clock: &ManualClock) -> Credential {
-        let tokens = learn_ends(tokens, provenance, now(clock), true);
+        let tokens = learn_ends(tokens, provenance, now(clock), &policy());
         Credential::new(Generation::default(), tokens, now(clock), &policy()).unwrap()
     }
 
@@ -298,8 +304,16 @@ mod tests {
             let end = credential.tokens.expires_at().map(in_whole);
             assert_eq!(end, expected, "{case}");
         }
-        let blind = learn_ends(TokenSet::new(exp_in(9)), Provenance::Issued, now(&clock), false);
-        assert_eq!(blind.expires_at(), None, "reading can be switched off");
+        let ends = |token: String, read_jwt, default_lifetime| {
+            let policy = Policy { read_jwt, default_lifetime, ..policy() };
+            let tokens = learn_ends(TokenSet::new(token), Provenance::Issued, now(&clock), &policy);
+            tokens.expires_at()
+        };
+        assert_eq!(ends(exp_in(9), false, None), None, "reading can be switched off");
+        // Q-03: the provider's lifetime comes last.
+        assert!(ends(exp_in(9), true, Some(HOUR)) < Some(wall + HOUR));
+        assert_eq!(ends(exp_in(9), false, Some(HOUR)), Some(wall + HOUR));
+        assert_eq!(ends("opaque".into(), true, Some(HOUR)), Some(wall + HOUR));
     }
 
     /// K-55, Q-11, Q-12, DIGIRUNNER.md §6.2.
@@ -309,8 +323,9 @@ mod tests {
         let far = jwt(r#"{"exp":4000000000}"#);
         let by_jwt = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000));
         let plain = TokenSet::new("a").with_refresh_token(far);
-        let end =
-            |tokens| learn_ends(tokens, Provenance::Issued, now(&clock), true).refresh_expires_at();
+        let end = |tokens| {
+            learn_ends(tokens, Provenance::Issued, now(&clock), &policy()).refresh_expires_at()
+        };
         assert_eq!(end(plain.clone()), by_jwt);
         let said = plain.with_refresh_expires_in(Some(HOUR));
         assert_eq!(end(said), Some(now(&clock).wall + HOUR));

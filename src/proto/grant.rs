@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use url::form_urlencoded::Serializer;
 
 use crate::error::{RefreshError, RefreshFailure, ServerError};
-use crate::proto::provider::{Provider, by_status};
+use crate::proto::provider::Provider;
 use crate::proto::redact;
 use crate::token::TokenSet;
 
@@ -54,6 +54,8 @@ pub(crate) fn revocation_form<'a>(
 pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<Duration>,
+    /// Whether the server calls the body a form.
+    pub(crate) is_form: bool,
     pub(crate) body: &'a [u8],
 }
 
@@ -66,17 +68,27 @@ impl Answer<'_> {
         any_type: bool,
         secrets: &[&str],
     ) -> Result<TokenSet, RefreshError> {
-        let Some(members) = members(self.body) else {
-            let failure = by_status(self.status).unwrap_or(RefreshFailure::Unusable);
+        let Some(members) = self.members() else {
+            let failure = provider.unreadable(self.status);
             let message = "the token endpoint's answer is not a JSON object";
             return Err(self.error(failure, message, ServerError::new(self.status, None)));
         };
+        let members = provider.read(members);
         // Some servers answer 200 with an error in it, so it is looked for whatever the status.
-        if let Some(error) = self.server_error(&members, secrets) {
+        if let Some(error) = self.server_error(provider, &members, secrets) {
             let failure = provider.classify(&error);
             return Err(self.error(failure, "the token endpoint refused the refresh", error));
         }
         self.tokens(members, any_type)
+    }
+
+    /// A JSON object, or what GitHub answers to those who do not ask for JSON: a form.
+    fn members(&self) -> Option<Map<String, Value>> {
+        json_object(self.body).or_else(|| {
+            let is_form = self.is_form && !self.body.is_empty();
+            let pairs = url::form_urlencoded::parse(self.body);
+            is_form.then(|| pairs.map(|(name, value)| (name.into(), value.into())).collect())
+        })
     }
 
     fn error(
@@ -93,7 +105,12 @@ impl Answer<'_> {
     }
 
     /// RFC 6749 §5.2, and what else servers make of it: an error object, `"ok": false`.
-    fn server_error(&self, members: &Map<String, Value>, secrets: &[&str]) -> Option<ServerError> {
+    fn server_error(
+        &self,
+        provider: &Provider,
+        members: &Map<String, Value>,
+        secrets: &[&str],
+    ) -> Option<ServerError> {
         let error = &members.get("error").unwrap_or(&Value::Null);
         let is_success = (200..300).contains(&self.status);
         let is_none = error.is_null() || *error == "" || *error == false;
@@ -112,7 +129,8 @@ impl Answer<'_> {
         // A name such as `invalid_grant` stays whole, whatever a short secret spells.
         let name = |value: &Value| {
             let name = value.as_str()?;
-            (redact::is_name(name) && !secrets.contains(&name)).then(|| name.to_owned())
+            let is_name = redact::is_name(name) || provider.names(name);
+            (is_name && !secrets.contains(&name)).then(|| name.to_owned())
         };
         let code = [Some(*error), error.get("code"), error.get("type")]
             .into_iter()
@@ -185,7 +203,7 @@ impl Answer<'_> {
 
 /// The members of a JSON object. A byte order mark, bytes that are no UTF-8 and a member that cannot
 /// be read (a number beyond all numbers) do not cost the others: a new refresh token may be there.
-fn members(body: &[u8]) -> Option<Map<String, Value>> {
+fn json_object(body: &[u8]) -> Option<Map<String, Value>> {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}');
     let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
@@ -213,7 +231,7 @@ impl TokenSet {
     ///
     /// What the server says, if it says an error instead (§5.2), or that there is no access token.
     pub fn from_json(answer: &[u8]) -> Result<Self, RefreshError> {
-        let answer = Answer { status: 200, retry_after: None, body: answer };
+        let answer = Answer { status: 200, retry_after: None, is_form: false, body: answer };
         answer.read(&Provider::rfc6749(), true, &[])
     }
 }

@@ -21,6 +21,7 @@ pub(crate) struct Policy {
     pub(crate) rejection_budget: Limit,
     pub(crate) login_notice: Duration,
     pub(crate) read_jwt: bool,
+    pub(crate) default_lifetime: Option<Duration>,
     pub(crate) trust_refresh_expiry: bool,
     /// Whether a refresh needs a refresh token at all.
     pub(crate) needs_refresh_token: bool,
@@ -170,6 +171,7 @@ pub(crate) mod tests {
             rejection_budget: limit,
             login_notice: Duration::ZERO,
             read_jwt: true,
+            default_lifetime: None,
             trust_refresh_expiry: false,
             needs_refresh_token: true,
         }

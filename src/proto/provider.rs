@@ -3,19 +3,50 @@
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::{RefreshFailure, ServerError};
 use crate::proto::challenge;
 
-/// What is particular about an authorization server and the APIs behind it.
+/// Everything in which an authorization server, and the APIs behind it, depart from the RFCs.
 ///
-/// [`rfc6749`](Self::rfc6749) is what a server does that keeps to the letter;
-/// [`digirunner`](Self::digirunner) is the digiRunner gateway, and fits legacy Spring servers.
+/// [`rfc6749`](Self::rfc6749) is a server that keeps to the letter. Start from it, or from the
+/// built-in value that comes nearest, and change what is different:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use reqwest_refresh::{Provider, RefreshFailure, ServerError};
+/// use serde_json::{Map, Value};
+///
+/// const ACME: Provider = Provider::rfc6749()
+///     .with_codes(&[("REFRESH_TOKEN_GONE", RefreshFailure::Terminal)])
+///     .with_classifier(|error: &ServerError| match error.description() {
+///         Some("The refresh token was used before.") => RefreshFailure::Terminal,
+///         _ => Provider::rfc6749().classify(error),
+///     })
+///     .with_reader(|mut answer: Map<String, Value>| match answer.remove("data") {
+///         Some(Value::Object(data)) => data, // {"data": {"access_token": …}}
+///         _ => answer,
+///     })
+///     .with_default_lifetime(Duration::from_secs(3600));
+/// ```
+///
+/// Where an answer decides, the order is: its status (408, 409, 425, 429 and 5xx are transient
+/// whatever they say), the [reader](Self::with_reader), the [codes](Self::with_codes), the
+/// [classifier](Self::with_classifier).
+///
+/// The built-in values are made from answers that can be cited; `docs/providers.md` of the
+/// repository has them. What could not be cited is as in `rfc6749()`.
 #[derive(Clone, Copy, Debug)]
 pub struct Provider {
+    codes: &'static [(&'static str, RefreshFailure)],
     classify: fn(&ServerError) -> RefreshFailure,
+    read: fn(Map<String, Value>) -> Map<String, Value>,
+    unreadable_error: RefreshFailure,
     judge: fn(StatusCode, &HeaderMap) -> Judgement,
+    parameters: &'static [(&'static str, &'static str)],
+    default_lifetime: Option<Duration>,
     refresh_window: Duration,
     minimum_age: Duration,
 }
@@ -40,8 +71,13 @@ impl Provider {
     /// The refresh window is 60 seconds.
     pub const fn rfc6749() -> Self {
         Self {
+            codes: &[],
             classify: classify_rfc6749,
+            read: |answer| answer,
+            unreadable_error: RefreshFailure::Unusable,
             judge: judge_rfc6750,
+            parameters: &[],
+            default_lifetime: None,
             refresh_window: Duration::from_secs(60),
             minimum_age: Duration::ZERO,
         }
@@ -55,21 +91,77 @@ impl Provider {
     /// `invalid_token`. The refresh window is 10 seconds: a refresh kills the old access token at
     /// once, so it comes as late as is safe.
     pub const fn digirunner() -> Self {
-        Self {
-            classify: classify_digirunner,
-            judge: judge_digirunner,
-            refresh_window: Duration::from_secs(10),
-            minimum_age: Duration::ZERO,
-        }
+        Self::rfc6749()
+            .with_classifier(classify_digirunner)
+            .with_judge(judge_digirunner)
+            .with_refresh_window(Duration::from_secs(10))
     }
 
-    /// Sets what an error answer of the token endpoint means.
+    /// Sets what the server's own error codes mean, in the place of the codes that were set before.
     ///
-    /// Asked only about JSON answers below status 500 other than 408, 409, 425 and 429: those are
-    /// transient whatever they say, so that an outage logs nobody out.
+    /// The classifier is asked only about codes that are not among them, so RFC 6749's stay in
+    /// force, and one of them can be given another meaning here. Defaults to none.
+    #[must_use]
+    pub const fn with_codes(mut self, codes: &'static [(&'static str, RefreshFailure)]) -> Self {
+        self.codes = codes;
+        self
+    }
+
+    /// Sets what an error answer of the token endpoint means, where more than its code decides.
+    ///
+    /// Asked only about what [`with_codes`](Self::with_codes) does not name, and about JSON
+    /// answers below status 500 other than 408, 409, 425 and 429: those are transient whatever
+    /// they say, so that an outage logs nobody out. For the rest, ask another provider's
+    /// [`classify`](Self::classify). Defaults to the codes of RFC 6749 §5.2.
     #[must_use]
     pub const fn with_classifier(mut self, classify: fn(&ServerError) -> RefreshFailure) -> Self {
         self.classify = classify;
+        self
+    }
+
+    /// Sets a function that brings every answer of the token endpoint, success or error, into the
+    /// words of RFC 6749 before it is read: `access_token`, `expires_in` in seconds, `error`, ….
+    ///
+    /// Whatever else is in it becomes [`TokenSet::members`](crate::TokenSet::members) or
+    /// [`ServerError::member`]. Defaults to leaving it as it is.
+    #[must_use]
+    pub const fn with_reader(mut self, read: fn(Map<String, Value>) -> Map<String, Value>) -> Self {
+        self.read = read;
+        self
+    }
+
+    /// Sets what an error answer with no body, or none that can be read (no JSON object, no form),
+    /// means: a status of 4xx other than 408, 409, 425 and 429.
+    ///
+    /// For servers that refuse a dead refresh token without a word, say
+    /// [`Terminal`](RefreshFailure::Terminal). But then whatever else answers so, such as a
+    /// firewall, logs the user out. Defaults to [`Unusable`](RefreshFailure::Unusable).
+    #[must_use]
+    pub const fn with_unreadable_error(mut self, failure: RefreshFailure) -> Self {
+        self.unreadable_error = failure;
+        self
+    }
+
+    /// Sets form parameters of the token request, such as `resource`.
+    ///
+    /// One of the same name at the [endpoint](crate::TokenEndpoint::with_parameter) comes instead.
+    /// A name that the request has anyway, such as `scope`, is refused when the session is built,
+    /// and never sent. Defaults to none.
+    #[must_use]
+    pub const fn with_parameters(
+        mut self,
+        parameters: &'static [(&'static str, &'static str)],
+    ) -> Self {
+        self.parameters = parameters;
+        self
+    }
+
+    /// Sets the lifetime of an access token about which neither `expires_in` nor the `exp` of
+    /// a JWT says anything. Counts from the moment at which the session gets the token. Defaults
+    /// to none: then only a rejection tells.
+    #[must_use]
+    pub const fn with_default_lifetime(mut self, lifetime: Duration) -> Self {
+        self.default_lifetime = Some(lifetime);
         self
     }
 
@@ -97,15 +189,48 @@ impl Provider {
         self
     }
 
-    pub(crate) fn classify(&self, error: &ServerError) -> RefreshFailure {
-        match by_status(error.status()) {
-            Some(failure) => failure,
+    /// What an error answer means to this provider. For a
+    /// [classifier](Self::with_classifier) of your own that decides only some cases.
+    pub fn classify(&self, error: &ServerError) -> RefreshFailure {
+        if let Some(failure) = by_status(error.status()) {
+            return failure;
+        }
+        match self.codes.iter().find(|(code, _)| error.code() == Some(code)) {
+            Some((_, failure)) => *failure,
             None => (self.classify)(error),
         }
     }
 
-    pub(crate) fn judge(&self, status: StatusCode, headers: &HeaderMap) -> Judgement {
+    /// What an API's answer says about the token, to this provider. For a
+    /// [judge](Self::with_judge) of your own that decides only some cases.
+    pub fn judge(&self, status: StatusCode, headers: &HeaderMap) -> Judgement {
         (self.judge)(status, headers)
+    }
+
+    pub(crate) fn read(&self, answer: Map<String, Value>) -> Map<String, Value> {
+        (self.read)(answer)
+    }
+
+    /// What an answer means in which there is nothing to read.
+    pub(crate) fn unreadable(&self, status: u16) -> RefreshFailure {
+        match by_status(status) {
+            Some(failure) => failure,
+            None if (400..500).contains(&status) => self.unreadable_error,
+            None => RefreshFailure::Unusable,
+        }
+    }
+
+    /// A code that the provider names is none of anybody's secrets.
+    pub(crate) fn names(&self, code: &str) -> bool {
+        self.codes.iter().any(|(known, _)| *known == code)
+    }
+
+    pub(crate) fn parameters(&self) -> &'static [(&'static str, &'static str)] {
+        self.parameters
+    }
+
+    pub(crate) fn default_lifetime(&self) -> Option<Duration> {
+        self.default_lifetime
     }
 
     pub(crate) fn refresh_window(&self) -> Duration {
@@ -198,5 +323,6 @@ fn judge_digirunner(status: StatusCode, headers: &HeaderMap) -> Judgement {
     }
 }
 
+mod known;
 #[cfg(test)]
 mod tests;

@@ -216,7 +216,7 @@ impl State {
         policy: &Policy,
         now: Moment,
     ) -> Result<Arc<Credential>, &'static str> {
-        let tokens = learn_ends(tokens, Provenance::Kept, now, policy.read_jwt);
+        let tokens = learn_ends(tokens, Provenance::Kept, now, policy);
         Credential::new(self.generation.next(), tokens, now, policy).map(Arc::new)
     }
 

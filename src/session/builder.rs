@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::error::{Error, LoginReason};
+use crate::proto::grant::RESERVED;
 use crate::proto::origin::Reach;
 use crate::proto::policy::{Limit, Policy};
 use crate::proto::state::State;
@@ -230,6 +231,11 @@ impl SessionBuilder {
     /// sent; [`Insecure`](crate::ErrorKind::Insecure) for a token endpoint over plain `http`.
     pub fn build(self) -> Result<Session, Error> {
         let provider = self.refresh.provider();
+        if let Some((name, _)) = provider.parameters().iter().find(|(n, _)| RESERVED.contains(n)) {
+            let message =
+                format!("the token request already has the provider's parameter `{name}`");
+            return Err(Error::configuration(message));
+        }
         let policy = Policy {
             refresh_window: self.refresh_window.unwrap_or_else(|| provider.refresh_window()),
             jitter: self.jitter,
@@ -239,6 +245,7 @@ impl SessionBuilder {
             rejection_budget: self.rejection_budget,
             login_notice: self.login_notice,
             read_jwt: self.read_jwt,
+            default_lifetime: provider.default_lifetime(),
             trust_refresh_expiry: self.trust_refresh_expiry,
             needs_refresh_token: self.refresh.needs_refresh_token(),
         };

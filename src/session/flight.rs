@@ -167,7 +167,7 @@ impl Flight {
     ) -> Result<Arc<Credential>, RefreshError> {
         let policy = &self.inner.policy;
         let refresh_token = fresh.refresh_token().map(str::to_owned);
-        let tokens = learn_ends(fresh.inherit(before), Provenance::Issued, start, policy.read_jwt);
+        let tokens = learn_ends(fresh.inherit(before), Provenance::Issued, start, policy);
         let generation = self.ticket.generation.next();
         match Credential::new(generation, tokens, start, policy) {
             Ok(credential) => Ok(Arc::new(credential)),
@@ -316,7 +316,7 @@ impl Flight {
         }
         let (now, policy) = (inner.clock.now(), &inner.policy);
         let tokens = sent.clone().rotated_to(refresh_token);
-        let tokens = learn_ends(tokens, Provenance::Kept, now, policy.read_jwt);
+        let tokens = learn_ends(tokens, Provenance::Kept, now, policy);
         let generation = self.ticket.generation;
         // What was sent before can be sent again, so this does not fail.
         if let Ok(credential) = Credential::new(generation, tokens.clone(), now, policy) {
@@ -354,7 +354,7 @@ impl Flight {
         }
         let Some(Some(tokens)) = answer else { return Arrival::Failed(error) };
         let (now, policy) = (inner.clock.now(), &inner.policy);
-        let tokens = learn_ends(tokens, Provenance::Kept, now, policy.read_jwt);
+        let tokens = learn_ends(tokens, Provenance::Kept, now, policy);
         match Credential::new(self.ticket.generation.next(), tokens, now, policy) {
             Ok(credential) => {
                 let _lease = match &inner.store {

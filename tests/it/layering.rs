@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files of `src`, each below everything that it may import.
-const LAYERS: [&str; 33] = [
+const LAYERS: [&str; 35] = [
     "clock.rs",
     "error/refresh.rs",
     "error.rs",
@@ -21,9 +21,11 @@ const LAYERS: [&str; 33] = [
     "proto/state/tests.rs",
     "proto/client_auth.rs",
     "proto/provider.rs",
+    "proto/provider/known.rs",
     "proto/grant.rs",
     "proto/grant/tests.rs",
     "proto/provider/tests.rs",
+    "proto/provider/known/tests.rs",
     "proto.rs",
     "store.rs",
     "store/contract.rs",

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use reqwest_refresh::{
-    ClientAuth, Error, ErrorKind, ManualClock, Refresh, RefreshError, RefreshFailure, Session,
-    TokenEndpoint, TokenSet,
+    ClientAuth, Error, ErrorKind, ManualClock, Provider, Refresh, RefreshError, RefreshFailure,
+    Session, TokenEndpoint, TokenSet,
 };
 
 use crate::support::{SECOND, Then, Wire, http, until};
@@ -268,4 +268,34 @@ async fn k_30_the_users_client_is_used_and_a_broken_one_is_an_error() {
     let error = endpoint(&wire).with_http(broken).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Configuration), "{error}");
     assert!(std::error::Error::source(&error).is_some(), "with its cause");
+}
+
+/// K-30, R-005, Q-75: a provider's parameters; the endpoint's own come first.
+#[tokio::test]
+async fn k_30_a_providers_parameters_are_sent_and_never_repeat_the_standard_ones() {
+    let wire = Wire::saying(http(200, "", FINE)).await;
+    let parameters = &[("resource", "theirs"), ("x", "1"), ("scope", "all")];
+    let endpoint = endpoint(&wire)
+        .with_provider(Provider::rfc6749().with_parameters(parameters))
+        .with_parameter("resource", "mine")
+        .unwrap();
+    endpoint.refresh(&tokens()).await.unwrap();
+    let request = wire.requests().remove(0);
+    assert!(request.ends_with("&client_id=app&x=1&resource=mine"), "{request}");
+    let error = Session::builder(endpoint).build().expect_err("`scope` is refused");
+    assert!(matches!(error.kind(), ErrorKind::Configuration));
+    assert!(error.to_string().contains("`scope`"), "{error}");
+}
+
+/// K-33, Q-20: GitHub without `Accept`.
+#[tokio::test]
+async fn k_33_a_form_that_is_called_one_is_read() {
+    let kind = "Content-Type: Application/X-WWW-Form-Urlencoded; charset=utf-8\r\n";
+    let fresh = attempt(http(200, kind, "access_token=a1&refresh_token=r1")).await.unwrap();
+    assert_eq!((fresh.access_token(), fresh.refresh_token()), ("a1", Some("r1")));
+    let error = attempt(http(200, kind, "error=invalid_grant")).await.unwrap_err();
+    assert_eq!(error.failure(), RefreshFailure::Terminal);
+    let plain = "Content-Type: text/plain\r\n";
+    let error = attempt(http(200, plain, "access_token=a1")).await.unwrap_err();
+    assert_eq!(error.failure(), RefreshFailure::Unusable);
 }

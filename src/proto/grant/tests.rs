@@ -7,7 +7,7 @@ const SUCCESS: &str = include_str!("../../../tests/fixtures/digirunner_success.j
 const EXPIRED: &str = include_str!("../../../tests/fixtures/digirunner_expired.json");
 
 fn read_by(provider: &Provider, status: u16, body: &str) -> Result<TokenSet, RefreshError> {
-    let answer = Answer { status, retry_after: None, body: body.as_bytes() };
+    let answer = Answer { status, retry_after: None, is_form: false, body: body.as_bytes() };
     answer.read(provider, false, &["CANARY", "sesame"])
 }
 
@@ -120,7 +120,8 @@ fn k_07_the_type_must_be_bearer_or_absent_unless_the_endpoint_is_told_otherwise(
         let body =
             json!({"access_token": "new", "refresh_token": "rotated", "token_type": token_type})
                 .to_string();
-        let answer = Answer { status: 200, retry_after: None, body: body.as_bytes() };
+        let answer =
+            Answer { status: 200, retry_after: None, is_form: false, body: body.as_bytes() };
         assert!(answer.read(&Provider::rfc6749(), true, &[]).is_ok(), "{case}");
         match answer.read(&Provider::rfc6749(), false, &[]) {
             Ok(_) => assert!(is_bearer, "{case}"),
@@ -301,6 +302,7 @@ fn k_34_a_short_secret_does_not_spoil_the_code() {
     let answer = Answer {
         status: 400,
         retry_after: None,
+        is_form: false,
         body: br#"{"error":"invalid_grant","error_description":"r is over"}"#,
     };
     let error = answer.read(&Provider::rfc6749(), false, &["r", "grant"]).unwrap_err();
@@ -389,6 +391,7 @@ fn k_35_retry_after_reaches_the_verdict() {
         let answer = Answer {
             status: 429,
             retry_after: Some(Duration::from_secs(9)),
+            is_form: false,
             body: body.as_bytes(),
         };
         let error = answer.read(&Provider::rfc6749(), false, &[]).unwrap_err();
@@ -439,7 +442,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 fn check_any(status: u16, body: &[u8]) -> Result<(), TestCaseError> {
     for provider in [Provider::rfc6749(), Provider::digirunner()] {
         for any_type in [false, true] {
-            let answer = Answer { status, retry_after: None, body };
+            let answer = Answer { status, retry_after: None, is_form: false, body };
             match answer.read(&provider, any_type, &["a", "CANARY"]) {
                 Ok(tokens) => {
                     prop_assert!((200..300).contains(&status));
@@ -493,7 +496,7 @@ proptest! {
 #[test]
 fn k_10_an_unreadable_member_does_not_cost_the_new_refresh_token() {
     let read = |status, body: &[u8]| {
-        let answer = Answer { status, retry_after: None, body };
+        let answer = Answer { status, retry_after: None, is_form: false, body };
         answer.read(&Provider::rfc6749(), false, &[])
     };
     for (case, body) in [

@@ -8,7 +8,7 @@ const CONFIGURATION: RefreshFailure = RefreshFailure::Configuration;
 const TRANSIENT: RefreshFailure = RefreshFailure::Unusable;
 
 fn verdict(provider: &Provider, status: u16, body: &str) -> RefreshFailure {
-    let answer = Answer { status, retry_after: None, body: body.as_bytes() };
+    let answer = Answer { status, retry_after: None, is_form: false, body: body.as_bytes() };
     let result = answer.read(provider, false, &["the-refresh-token"]);
     result.expect_err(body).failure()
 }
@@ -214,4 +214,104 @@ fn k_42_what_rejects_a_token_is_the_providers_to_say() {
 fn k_11_digirunner_is_refreshed_later_than_others() {
     let window = |provider: Provider| provider.refresh_window().as_secs();
     assert_eq!((window(Provider::rfc6749()), window(Provider::digirunner())), (60, 10));
+}
+
+/// K-34: a server of the user's own, in ten lines.
+#[test]
+fn k_34_codes_come_before_the_classifier_and_leave_the_rfcs_in_force() {
+    const LONG: &str = "REFRESH_TOKEN_HAS_EXPIRED_OR_WAS_REVOKED";
+    let provider = Provider::rfc6749()
+        .with_codes(&[(LONG, TERMINAL), ("invalid_grant", CONFIGURATION)])
+        .with_classifier(|error| match error.description() {
+            Some("used before") => TERMINAL,
+            _ => Provider::rfc6749().classify(error),
+        });
+    for (case, status, body, expected) in [
+        ("a code, though it is as long as a token", 400, json!({"error": LONG}), TERMINAL),
+        (
+            "a code of the RFC with another meaning",
+            400,
+            json!({"error": "invalid_grant"}),
+            CONFIGURATION,
+        ),
+        ("the classifier", 400, shape("used before"), TERMINAL),
+        ("the RFC behind it", 400, json!({"error": "invalid_client"}), CONFIGURATION),
+        ("neither", 400, shape("x"), TRANSIENT),
+        ("an outage", 500, json!({"error": LONG}), TRANSIENT),
+    ] {
+        assert_eq!(verdict(&provider, status, &body.to_string()), expected, "{case}");
+    }
+    fn shape(description: &str) -> Value {
+        json!({"error": "x", "error_description": description})
+    }
+}
+
+/// K-33, K-10, Q-05, Q-22, Q-26: the server's own names, units and nesting.
+#[test]
+fn k_33_a_reader_brings_an_answer_into_the_words_of_the_rfc() {
+    // Fitbit's errors (Q-26), and a success such as Fiserv's or TikTok's (Q-05, Q-22).
+    let provider = Provider::rfc6749().with_reader(|mut answer| {
+        if let Some(Value::Array(errors)) = answer.get("errors") {
+            let code = errors.first().map(|error| error["errorType"].clone());
+            answer.insert("error".into(), code.unwrap_or(Value::Bool(true)));
+        }
+        let Some(Value::Object(mut data)) = answer.remove("data") else { return answer };
+        for (theirs, ours) in [("accessToken", "access_token"), ("refreshToken", "refresh_token")] {
+            if let Some(value) = data.remove(theirs) {
+                data.insert(ours.into(), value);
+            }
+        }
+        if let Some(milliseconds) = data.remove("expiresIn").and_then(|value| value.as_u64()) {
+            data.insert("expires_in".into(), (milliseconds / 1000).into());
+        }
+        data
+    });
+    let read = |status, body: &Value| {
+        let body = body.to_string();
+        let answer = Answer { status, retry_after: None, is_form: false, body: body.as_bytes() };
+        answer.read(&provider, false, &[])
+    };
+    let body = json!({"data": {"accessToken": "a", "refreshToken": "r", "expiresIn": 60_000}});
+    let tokens = read(201, &body).unwrap();
+    assert_eq!((tokens.access_token(), tokens.refresh_token()), ("a", Some("r")));
+    assert_eq!(tokens.expires_in(), Some(Duration::from_secs(60)));
+    let body = json!({"errors": [{"errorType": "invalid_grant"}], "success": false});
+    assert_eq!(read(400, &body).unwrap_err().failure(), TERMINAL);
+}
+
+/// K-34, Q-37: by default silence kills nobody; for one server it may be said to.
+#[test]
+fn k_34_a_refusal_without_a_word_means_what_the_user_says() {
+    let provider = Provider::rfc6749().with_unreadable_error(TERMINAL);
+    for body in ["", "<html>", "[]", "null", "{"] {
+        for status in [400, 401, 403, 404] {
+            assert_eq!(verdict(&provider, status, body), TERMINAL, "{body}, {status}");
+            assert_eq!(verdict(&Provider::rfc6749(), status, body), TRANSIENT, "{body}, {status}");
+        }
+        for status in [200, 302, 408, 409, 425, 429, 500, 502, 503, 504] {
+            assert_ne!(verdict(&provider, status, body), TERMINAL, "{body}, {status}");
+        }
+    }
+    assert_eq!(verdict(&provider, 401, "{}"), TRANSIENT, "an object without a code can be read");
+}
+
+/// K-33, Q-20: GitHub's answers to those who do not ask for JSON.
+#[test]
+fn k_33_a_form_is_read_where_the_server_calls_it_one() {
+    let provider = Provider::rfc6749().with_codes(&[("bad_refresh_token", TERMINAL)]);
+    let read = |is_form, body: &str| {
+        let answer = Answer { status: 200, retry_after: None, is_form, body: body.as_bytes() };
+        answer.read(&provider, false, &[])
+    };
+    let success = "access_token=ghu_1&expires_in=28800&refresh_token=ghr_2%2B&token_type=bearer";
+    let tokens = read(true, success).unwrap();
+    assert_eq!((tokens.access_token(), tokens.refresh_token()), ("ghu_1", Some("ghr_2+")));
+    assert_eq!(tokens.expires_in(), Some(Duration::from_secs(28_800)));
+    let dead = "error=bad_refresh_token&error_description=The+refresh+token+passed+is+incorrect";
+    assert_eq!(read(true, dead).unwrap_err().failure(), TERMINAL);
+    assert_eq!(read(false, dead).unwrap_err().failure(), TRANSIENT);
+    assert_eq!(read(true, r#"{"error":"bad_refresh_token"}"#).unwrap_err().failure(), TERMINAL);
+    for body in ["", "<html>", "[]"] {
+        assert_eq!(read(true, body).unwrap_err().failure(), TRANSIENT, "{body}");
+    }
 }
