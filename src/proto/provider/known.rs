@@ -1,5 +1,7 @@
 //! The servers that are known, each as a value. What an answer looks like, and where that was seen,
 //! is in `docs/providers.md`; the numbers `Q-…` are those of the project's list of quirks.
+//!
+//! Long for its documentation: one file, so that a server is looked up in one place.
 
 use std::time::Duration;
 

@@ -234,3 +234,14 @@ fn k_11_where_a_refresh_kills_the_old_token_it_comes_late() {
     assert_eq!(Provider::github().minimum_age(), SETTLED);
     assert_eq!(Provider::okta().minimum_age(), Duration::ZERO);
 }
+
+/// K-33: what looks like another server's error is none beside tokens, nor beside a real one.
+#[test]
+fn k_33_renaming_an_error_never_costs_a_success() {
+    let fine = json!({"access_token": "a", "status": "ok", "code": "x", "error_code": "y"});
+    for provider in [Provider::hubspot(), Provider::openai(), Provider::supabase()] {
+        assert_eq!(verdict(provider, 200, &fine.to_string()), Tokens(None, false));
+    }
+    let real = json!({"error": "invalid_client", "code": "session_expired"});
+    assert_eq!(failure(Provider::supabase(), 400, &real), Configuration);
+}
