@@ -328,36 +328,3 @@ async fn k_21_settle_does_not_return_while_newer_tokens_are_unsaved() {
     assert_eq!(store.access_token().await.unwrap(), "u2");
     second.await.unwrap().unwrap();
 }
-
-// ---- K-22 ----
-
-/// K-22: a late 401 is not about the current token. E04, E05.
-#[tokio::test]
-async fn k_22_a_rejection_of_an_older_token_replays_and_does_not_refresh() {
-    let rig = Rig::new(Api::rejecting(&["a0"]));
-    rig.api.hold();
-    let late = rig.spawn_get();
-    everybody_waits().await;
-    rig.session.refresh().await.unwrap();
-    rig.api.release();
-    assert_eq!(outcome(late.await.unwrap()), "200");
-    assert_eq!((rig.api.tokens(), rig.issuer.calls()), (vec!["a0".into(), "a1".into()], 1));
-}
-
-/// K-22: a request went out without a token, and somebody has logged in since. E05.
-#[tokio::test]
-async fn k_22_a_rejection_of_no_token_replays_with_the_one_that_has_come() {
-    let rig = Rig::new(Api::rejecting(&[]));
-    rig.session.clear().await.unwrap();
-    rig.api.hold();
-    let request = rig
-        .client
-        .get("https://api.test/")
-        .with_extension(reqwest_refresh::Authenticate::IfLoggedIn);
-    let request = tokio::spawn(async move { request.send().await });
-    everybody_waits().await;
-    rig.session.set_tokens(TokenSet::new("u1")).await.unwrap();
-    rig.api.release();
-    assert_eq!(outcome(request.await.unwrap()), "200");
-    assert_eq!((rig.api.tokens(), rig.issuer.calls()), (vec!["-".into(), "u1".into()], 0));
-}
