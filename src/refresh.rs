@@ -13,7 +13,7 @@ use url::Position;
 use crate::clock::Clock;
 use crate::error::{Error, RefreshError, RefreshFailure};
 use crate::proto::client_auth::ClientAuth;
-use crate::proto::grant::{Answer, RESERVED, refresh_form, retry_after, revocation_form};
+use crate::proto::grant::{Answer, RESERVED, retry_after, revocation_form, token_form};
 use crate::proto::provider::Provider;
 use crate::token::TokenSet;
 
@@ -49,8 +49,11 @@ pub trait Refresh: Send + Sync + 'static {
         Provider::rfc6749()
     }
 
-    /// Whether a set without a refresh token is beyond help. Defaults to `true`; say `false` where
-    /// a new access token can be had otherwise.
+    /// Whether there is nothing to be had without a refresh token. Defaults to `true`.
+    ///
+    /// Say `false` where an access token can be had otherwise, as by client credentials. Then the
+    /// session asks for the first one too, and again after it was cleared:
+    /// [`refresh`](Self::refresh) gets a set with an empty access token where there is none.
     fn needs_refresh_token(&self) -> bool {
         true
     }
@@ -79,7 +82,8 @@ impl<R: Refresh + ?Sized> Refresh for Arc<R> {
     }
 }
 
-/// An OAuth 2.0 token endpoint (RFC 6749 §3.2) and the refresh grant (§6).
+/// An OAuth 2.0 token endpoint (RFC 6749 §3.2), asked by the refresh grant (§6) unless it is told
+/// [otherwise](Self::with_client_credentials).
 ///
 /// It has a `reqwest` client of its own: cookie-less, following no redirect, keeping no idle
 /// connection, and reading no more than 1 MiB of an answer. Cheap to clone, and one may serve many
@@ -100,6 +104,7 @@ pub struct TokenEndpoint {
     revocation_url: Option<Url>,
     auth: ClientAuth,
     provider: Provider,
+    grant: Grant,
     scope: Option<String>,
     parameters: Vec<(String, String)>,
     any_type: bool,
@@ -123,6 +128,7 @@ impl TokenEndpoint {
             revocation_url: None,
             auth,
             provider: Provider::rfc6749(),
+            grant: Grant::RefreshToken,
             scope: None,
             parameters: Vec::new(),
             any_type: false,
@@ -161,6 +167,30 @@ impl TokenEndpoint {
         self
     }
 
+    /// Gets tokens by the client credentials grant (RFC 6749 §4.4): for a program that speaks for
+    /// itself, and not for a person.
+    ///
+    /// There is no login, no login hook and no refresh token: the session asks for its first token
+    /// at the first request, and for the next one when that is over. By default an endpoint gets
+    /// them by the refresh grant.
+    ///
+    /// ```
+    /// use reqwest_refresh::{ClientAuth, Session, TokenEndpoint};
+    ///
+    /// # fn main() -> Result<(), reqwest_refresh::Error> {
+    /// let auth = ClientAuth::basic("nightly-report", "secret");
+    /// let endpoint = TokenEndpoint::new("https://login.example.com/token", auth)?
+    ///     .with_client_credentials()
+    ///     .with_scope("orders:read");
+    /// let session = Session::builder(endpoint).allow_origin("https://api.example.com").build()?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn with_client_credentials(mut self) -> Self {
+        self.grant = Grant::ClientCredentials;
+        self
+    }
+
     /// Sets the revocation endpoint (RFC 7009), which
     /// [`Session::log_out`](crate::Session::log_out) calls. Defaults to none.
     ///
@@ -172,27 +202,29 @@ impl TokenEndpoint {
         Ok(self)
     }
 
-    /// Sets the scope to ask for; at most what was granted (RFC 6749 §6). Defaults to none, which
-    /// means the same as before.
+    /// Sets the scope to ask for; in a refresh at most what was granted (RFC 6749 §6). Defaults to
+    /// none: the same as before, or what the server gives without being asked.
     #[must_use]
     pub fn with_scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());
         self
     }
 
-    /// Adds a form parameter to the token request, such as `audience` or `resource`.
+    /// Adds a form parameter to the token request. `resource` (RFC 8707 §2) and `audience`
+    /// (RFC 8693 §2.1) may be added several times.
     ///
     /// # Errors
     ///
-    /// [`Configuration`](crate::ErrorKind::Configuration) for a parameter that the request has
-    /// already: RFC 6749 §3.2 forbids to repeat one.
+    /// [`Configuration`](crate::ErrorKind::Configuration) for another parameter that the request
+    /// has already: RFC 6749 §3.2 forbids to repeat one.
     pub fn with_parameter(
         mut self,
         name: impl Into<String>,
         value: impl Into<String>,
     ) -> Result<Self, Error> {
         let name = name.into();
-        let is_there = self.parameters.iter().any(|(known, _)| *known == name);
+        let is_there = self.parameters.iter().any(|(known, _)| *known == name)
+            && !matches!(&*name, "audience" | "resource");
         if is_there || RESERVED.contains(&name.as_str()) {
             let message = format!("the token request already has the parameter `{name}`");
             return Err(Error::configuration(message));
@@ -227,6 +259,68 @@ impl TokenEndpoint {
     pub fn with_http(mut self, builder: ClientBuilder) -> Result<Self, Error> {
         self.client = Arc::new(bounded_client(builder)?.into());
         Ok(self)
+    }
+
+    /// Asks for tokens by any other grant: one token request (RFC 6749 §3.2) of this `grant_type`,
+    /// with the grant's own `parameters`, which come instead of this endpoint's.
+    ///
+    /// For a [`Refresh`] of your own, such as the JWT bearer grant (RFC 7523) or token exchange
+    /// (RFC 8693), and for logging in (`authorization_code`). Client authentication, limits, the
+    /// [provider](Self::with_provider) and the clean error texts are those of a refresh.
+    ///
+    /// ```
+    /// use reqwest_refresh::{RefreshError, TokenEndpoint, TokenSet};
+    ///
+    /// async fn log_in(endpoint: &TokenEndpoint, code: &str) -> Result<TokenSet, RefreshError> {
+    ///     let redirect_uri = "https://app.example.com/callback";
+    ///     let parameters = [("code", code), ("redirect_uri", redirect_uri)];
+    ///     endpoint.request("authorization_code", &parameters).await
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Why there are no tokens, and [what may be done](RefreshFailure) about it. Nothing is tried
+    /// again here.
+    pub async fn request(
+        &self,
+        grant_type: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<TokenSet, RefreshError> {
+        self.ask(grant_type, parameters, None).await
+    }
+
+    /// One token request. No error shows a parameter's value, nor `secret`.
+    async fn ask(
+        &self,
+        grant_type: &str,
+        parameters: &[(&str, &str)],
+        secret: Option<&str>,
+    ) -> Result<TokenSet, RefreshError> {
+        let grant_type = [("grant_type", grant_type)];
+        let scope = self.scope.iter().map(|scope| ("scope", &**scope)).collect::<Vec<_>>();
+        let auth = self.auth.form();
+        let ours = self.parameters.iter().map(|(name, value)| (&**name, &**value));
+        let theirs = self.provider.parameters().iter().copied();
+        let theirs = theirs.filter(|(name, _)| !RESERVED.contains(name));
+        let form = token_form(&[
+            &grant_type,
+            parameters,
+            &scope,
+            &auth,
+            &ours.collect::<Vec<_>>(),
+            &theirs.collect::<Vec<_>>(),
+        ]);
+        let (status, headers, body) = self.post(&self.url, self.auth.header(), form).await?;
+        let answer = Answer {
+            status,
+            retry_after: wait_demanded(&headers),
+            is_form: is_form(&headers),
+            body: &body,
+        };
+        let values = parameters.iter().map(|(_, value)| *value);
+        let secrets: Vec<_> = values.chain(secret).chain([self.auth.secret()]).collect();
+        answer.read(&self.provider, self.any_type, &secrets)
     }
 
     fn client(&self) -> Result<&Client, RefreshError> {
@@ -285,25 +379,21 @@ impl TokenEndpoint {
 #[async_trait]
 impl Refresh for TokenEndpoint {
     async fn refresh(&self, tokens: &TokenSet) -> Result<TokenSet, RefreshError> {
-        let Some(refresh_token) = tokens.refresh_token() else {
-            let message = "there is no refresh token";
-            return Err(RefreshError::new(RefreshFailure::Configuration, message));
-        };
-        let is_ours = |wanted| self.parameters.iter().any(|(name, _)| name == wanted);
-        let parameters = self.parameters.iter().map(|(name, value)| (&**name, &**value));
-        let theirs = self.provider.parameters().iter().copied();
-        let theirs = theirs.filter(|(name, _)| !is_ours(*name) && !RESERVED.contains(name));
-        let others = self.auth.form().into_iter().chain(theirs).chain(parameters);
-        let form = refresh_form(refresh_token, self.scope.as_deref(), others);
-        let (status, headers, body) = self.post(&self.url, self.auth.header(), form).await?;
-        let answer = Answer {
-            status,
-            retry_after: wait_demanded(&headers),
-            is_form: is_form(&headers),
-            body: &body,
-        };
-        let secrets = [refresh_token, tokens.access_token(), self.auth.secret()];
-        answer.read(&self.provider, self.any_type, &secrets)
+        match (self.grant, tokens.refresh_token()) {
+            (Grant::ClientCredentials, _) => {
+                let fresh = self.request("client_credentials", &[]).await;
+                // RFC 6749 §4.4.3: "A refresh token SHOULD NOT be included."
+                fresh.map(TokenSet::without_refresh_token).map_err(RefreshError::about_the_client)
+            }
+            (Grant::RefreshToken, Some(refresh_token)) => {
+                let parameters = [("refresh_token", refresh_token)];
+                self.ask("refresh_token", &parameters, Some(tokens.access_token())).await
+            }
+            (Grant::RefreshToken, None) => {
+                let message = "there is no refresh token";
+                Err(RefreshError::new(RefreshFailure::Configuration, message))
+            }
+        }
     }
 
     /// Revokes the refresh token, then the access token: RFC 7009 §2.1 lets a server keep the one
@@ -327,6 +417,17 @@ impl Refresh for TokenEndpoint {
     fn provider(&self) -> Provider {
         self.provider
     }
+
+    fn needs_refresh_token(&self) -> bool {
+        self.grant == Grant::RefreshToken
+    }
+}
+
+/// What an endpoint is asked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Grant {
+    ClientCredentials,
+    RefreshToken,
 }
 
 impl fmt::Debug for TokenEndpoint {
@@ -337,6 +438,7 @@ impl fmt::Debug for TokenEndpoint {
         f.debug_struct("TokenEndpoint")
             .field("url", &&self.url[..Position::AfterPath])
             .field("auth", &self.auth)
+            .field("grant", &self.grant)
             .field("scope", &self.scope)
             .field("parameters", &names)
             .finish_non_exhaustive()

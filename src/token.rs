@@ -186,6 +186,11 @@ impl TokenSet {
         self.with_refresh_token(refresh_token)
     }
 
+    pub(crate) fn without_refresh_token(mut self) -> Self {
+        self.refresh_token = None;
+        self
+    }
+
     /// Whether both sets hold the same tokens.
     pub(crate) fn same_tokens(&self, other: &Self) -> bool {
         self.access_token() == other.access_token() && self.refresh_token() == other.refresh_token()

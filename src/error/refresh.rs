@@ -156,6 +156,15 @@ impl RefreshError {
         self.failure
     }
 
+    /// This failure of a grant without a refresh token: none can be dead.
+    pub(crate) fn about_the_client(mut self) -> Self {
+        if self.failure == RefreshFailure::Terminal {
+            self.failure = RefreshFailure::Configuration;
+        }
+        self.refresh_token = None;
+        self
+    }
+
     /// This failure as all who waited for the refresh see it, if it is not terminal.
     pub(crate) fn into_shared(self) -> Error {
         let kind = match self.failure {

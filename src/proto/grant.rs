@@ -25,18 +25,14 @@ pub(crate) const RESERVED: [&str; 7] = [
     "scope",
 ];
 
-/// The body of a refresh request (RFC 6749 §6).
-pub(crate) fn refresh_form<'a>(
-    refresh_token: &str,
-    scope: Option<&str>,
-    others: impl IntoIterator<Item = (&'a str, &'a str)>,
-) -> String {
+/// The body of a token request. A name that an earlier layer has hides it in the later ones.
+pub(crate) fn token_form(layers: &[&[(&str, &str)]]) -> String {
     let mut form = Serializer::new(String::new());
-    form.append_pair("grant_type", "refresh_token").append_pair("refresh_token", refresh_token);
-    if let Some(scope) = scope {
-        form.append_pair("scope", scope);
+    for (index, layer) in layers.iter().enumerate() {
+        let is_hidden = |name| layers[..index].iter().copied().flatten().any(|(n, _)| *n == name);
+        form.extend_pairs(layer.iter().filter(|(name, _)| !is_hidden(*name)));
     }
-    form.extend_pairs(others).finish()
+    form.finish()
 }
 
 /// The body of a revocation request (RFC 7009 §2.1). The hint is always sent: digiRunner demands it.

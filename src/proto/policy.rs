@@ -25,6 +25,8 @@ pub(crate) struct Policy {
     pub(crate) trust_refresh_expiry: bool,
     /// Whether a refresh needs a refresh token at all.
     pub(crate) needs_refresh_token: bool,
+    /// Whether a refresh ends the old access token at once.
+    pub(crate) refresh_revokes_access_token: bool,
 }
 
 impl Policy {
@@ -174,6 +176,7 @@ pub(crate) mod tests {
             default_lifetime: None,
             trust_refresh_expiry: false,
             needs_refresh_token: true,
+            refresh_revokes_access_token: false,
         }
     }
 

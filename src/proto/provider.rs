@@ -47,9 +47,15 @@ pub struct Provider {
     judge: fn(StatusCode, &HeaderMap) -> Judgement,
     parameters: &'static [(&'static str, &'static str)],
     default_lifetime: Option<Duration>,
-    refresh_window: Duration,
+    refresh_window: Option<Duration>,
     minimum_age: Duration,
+    refresh_revokes_access_token: bool,
 }
+
+/// The usual refresh window.
+const EARLY: Duration = Duration::from_secs(60);
+/// The window where a refresh ends the old token: as late as is safe.
+const LATE: Duration = Duration::from_secs(10);
 
 /// What an API's answer says about the token that it was sent.
 #[derive(Clone, Copy, Debug)]
@@ -78,8 +84,9 @@ impl Provider {
             judge: judge_rfc6750,
             parameters: &[],
             default_lifetime: None,
-            refresh_window: Duration::from_secs(60),
+            refresh_window: None,
             minimum_age: Duration::ZERO,
+            refresh_revokes_access_token: false,
         }
     }
 
@@ -88,13 +95,12 @@ impl Provider {
     /// A refresh token is dead on `invalid_grant`, `invalid_token` or `Over Refresh Token Allow
     /// Times`, at whatever status, but never by the answers in Spring's default error format,
     /// which are about the client. A token is rejected by a 401, or by a 403 whose JSON body says
-    /// `invalid_token`. The refresh window is 10 seconds: a refresh kills the old access token at
-    /// once, so it comes as late as is safe.
+    /// `invalid_token`. A [refresh ends](Self::with_revoking_refresh) the old access token at once.
     pub const fn digirunner() -> Self {
         Self::rfc6749()
             .with_classifier(classify_digirunner)
             .with_judge(judge_digirunner)
-            .with_refresh_window(Duration::from_secs(10))
+            .with_revoking_refresh(true)
     }
 
     /// Sets what the server's own error codes mean, in the place of the codes that were set before.
@@ -173,10 +179,11 @@ impl Provider {
     }
 
     /// Sets the refresh window's default. See
-    /// [`SessionBuilder::refresh_window`](crate::SessionBuilder::refresh_window).
+    /// [`SessionBuilder::refresh_window`](crate::SessionBuilder::refresh_window). Defaults to 60
+    /// seconds, or 10 where [a refresh ends the old token](Self::with_revoking_refresh).
     #[must_use]
     pub const fn with_refresh_window(mut self, window: Duration) -> Self {
-        self.refresh_window = window;
+        self.refresh_window = Some(window);
         self
     }
 
@@ -186,6 +193,15 @@ impl Provider {
     #[must_use]
     pub const fn with_minimum_age(mut self, age: Duration) -> Self {
         self.minimum_age = age;
+        self
+    }
+
+    /// Sets whether a refresh ends the old access token at once. Then it comes as late as is safe,
+    /// within a window of 10 seconds, and a request that cannot be sent again waits for a refresh
+    /// that is running, instead of going out with the old token. Defaults to `false`.
+    #[must_use]
+    pub const fn with_revoking_refresh(mut self, revokes: bool) -> Self {
+        self.refresh_revokes_access_token = revokes;
         self
     }
 
@@ -234,11 +250,16 @@ impl Provider {
     }
 
     pub(crate) fn refresh_window(&self) -> Duration {
-        self.refresh_window
+        let usual = if self.refresh_revokes_access_token { LATE } else { EARLY };
+        self.refresh_window.unwrap_or(usual)
     }
 
     pub(crate) fn minimum_age(&self) -> Duration {
         self.minimum_age
+    }
+
+    pub(crate) fn refresh_revokes_access_token(&self) -> bool {
+        self.refresh_revokes_access_token
     }
 }
 

@@ -248,6 +248,7 @@ impl SessionBuilder {
             default_lifetime: provider.default_lifetime(),
             trust_refresh_expiry: self.trust_refresh_expiry,
             needs_refresh_token: self.refresh.needs_refresh_token(),
+            refresh_revokes_access_token: provider.refresh_revokes_access_token(),
         };
         let mut state = State::new(self.store.is_some());
         if let Some(tokens) = self.tokens {

@@ -318,8 +318,11 @@ impl Flight {
         let tokens = sent.clone().rotated_to(refresh_token);
         let tokens = learn_ends(tokens, Provenance::Kept, now, policy);
         let generation = self.ticket.generation;
-        // What was sent before can be sent again, so this does not fail.
-        if let Ok(credential) = Credential::new(generation, tokens.clone(), now, policy) {
+        // Where there was no access token before, there is none to keep it with.
+        let Ok(credential) = Credential::new(generation, tokens.clone(), now, policy) else {
+            return;
+        };
+        {
             let state = &mut inner.guarded.lock().state;
             state.replace_refresh_token(&self.ticket, Arc::new(credential));
         }

@@ -10,6 +10,7 @@ mod digirunner;
 mod errors;
 mod flight;
 mod foreign;
+mod grants;
 mod judged;
 mod keeping;
 mod layering;

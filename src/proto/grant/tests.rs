@@ -26,18 +26,20 @@ fn failure(status: u16, body: &str) -> RefreshFailure {
     read(status, body).expect_err(body).failure()
 }
 
-/// K-30, R-001, R-005, R-011.
+/// K-30, R-001, R-005, R-011, Q-75: RFC 6749 §3.2 "Request and response parameters MUST NOT be included
+/// more than once", RFC 8707 §2 "Multiple "resource" parameters MAY be used".
 #[test]
-fn k_30_the_form_is_encoded_once_and_has_no_scope_of_its_own() {
-    let others = [("client_id", "id"), ("audience", "a b")];
-    assert_eq!(
-        refresh_form("r&+/=%ä", None, others),
-        "grant_type=refresh_token&refresh_token=r%26%2B%2F%3D%25%C3%A4&client_id=id&audience=a+b"
-    );
-    assert_eq!(
-        refresh_form("r", Some("a b"), []),
-        "grant_type=refresh_token&refresh_token=r&scope=a+b"
-    );
+fn k_30_the_form_is_encoded_once_and_what_comes_first_counts() {
+    for (layers, expected) in [
+        (
+            &[&[("refresh_token", "r&+/=%ä")][..], &[("client_id", "id"), ("audience", "a b")]][..],
+            "refresh_token=r%26%2B%2F%3D%25%C3%A4&client_id=id&audience=a+b",
+        ),
+        (&[&[("scope", "a")], &[("scope", "b"), ("x", "")], &[("x", "y")]], "scope=a&x="),
+        (&[&[("resource", "a"), ("resource", "b")], &[("resource", "c")]], "resource=a&resource=b"),
+    ] {
+        assert_eq!(token_form(layers), expected);
+    }
 }
 
 /// K-10, B03, B04, B05, B06, B07, X08, Q-01, Q-03, Q-04, R-022. What is no lifetime is an unknown

@@ -12,8 +12,6 @@ use crate::error::RefreshFailure::{Busy, Configuration, Terminal, Unusable};
 use crate::error::{RefreshFailure, ServerError};
 use crate::proto::provider::{Judgement, Provider};
 
-/// For servers at which a refresh kills the old access token at once: as late as is safe.
-const LATE: Duration = Duration::from_secs(10);
 /// For servers whose replicas learn late of a new token. The number is ours.
 const SETTLED: Duration = Duration::from_secs(5);
 
@@ -116,7 +114,7 @@ impl Provider {
     ///
     /// A dead refresh token is `bad_refresh_token` with status 200;
     /// `incorrect_client_credentials` and `redirect_uri_mismatch` are configuration. A refresh
-    /// kills the old access token at once, so the window is 10 seconds; and GitHub may refuse a new
+    /// [ends](Self::with_revoking_refresh) the old access token at once; and GitHub may refuse a new
     /// token for a moment, so one younger than 5 seconds (our number) is sent again, not refreshed
     /// . A 403 is about limits and never refreshed.
     ///
@@ -130,13 +128,13 @@ impl Provider {
                 ("incorrect_client_credentials", Configuration),
                 ("redirect_uri_mismatch", Configuration),
             ])
-            .with_refresh_window(LATE)
+            .with_revoking_refresh(true)
             .with_minimum_age(SETTLED)
     }
 
     /// GitLab, and other servers made with Doorkeeper.
     ///
-    /// A refresh kills the old access token at once, so the window is 10 seconds. The rest is as in
+    /// A refresh [ends](Self::with_revoking_refresh) the old access token at once. The rest is as in
     /// [`rfc6749`](Self::rfc6749): refresh tokens are for one use, and the status, which
     /// older Doorkeepers have wrong, does not decide.
     ///
@@ -145,7 +143,7 @@ impl Provider {
     /// authentication: [`ClientAuth::body`](crate::ClientAuth::body), or
     /// [`none`](crate::ClientAuth::none). No answer to too many requests could be cited.
     pub const fn gitlab() -> Self {
-        Self::rfc6749().with_refresh_window(LATE)
+        Self::rfc6749().with_revoking_refresh(true)
     }
 
     /// Google.
@@ -303,7 +301,7 @@ impl Provider {
     ///
     /// A refresh token that is over is a 401 `invalid_token` the first time, a 400 `invalid_grant`
     /// from then on. `unauthorized` is about the client. Any refresh, even one that fails,
-    /// kills the old access token at once, so the window is 10 seconds.
+    /// [ends](Self::with_revoking_refresh) the old access token at once.
     ///
     /// Client authentication: [`ClientAuth::basic_raw`](crate::ClientAuth::basic_raw), since the
     /// server does not decode. For the digiRunner gateway see
@@ -311,7 +309,7 @@ impl Provider {
     pub const fn spring_security_oauth() -> Self {
         Self::rfc6749()
             .with_codes(&[("invalid_token", Terminal), ("unauthorized", Configuration)])
-            .with_refresh_window(LATE)
+            .with_revoking_refresh(true)
     }
 
     /// Supabase Auth (GoTrue).

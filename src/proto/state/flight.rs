@@ -114,7 +114,6 @@ impl State {
         if self.store.was_cleared(stored.as_ref()) {
             self.store.seen = None;
             self.forget();
-            return AfterLoad::Login(LoginReason::LoggedOut);
         }
         let moved = self.store.has_moved_to(stored.as_ref());
         self.store.loaded = stored.clone().filter(|_| moved);
@@ -125,6 +124,7 @@ impl State {
                 Err(reason) => return AfterLoad::Fail(Error::new(ErrorKind::Store, reason)),
             },
             (_, Some(credential)) => credential.tokens.clone(),
+            (_, None) if !policy.needs_refresh_token => TokenSet::new(""),
             (_, None) => return AfterLoad::Login(self.absence.clone()),
         };
         let is_over = tokens.refresh_expires_at().is_some_and(|end| now.wall >= end);

@@ -77,19 +77,22 @@ impl State {
             return self.join_or_launch(Cause::FirstUse);
         }
         let Some(credential) = &self.credential else {
-            return match need.optional {
+            return match need.optional && policy.needs_refresh_token {
                 true => BeforeRequest::SendBare,
                 false => self.refresh_first(Cause::NoToken, policy, now),
             };
         };
+        // One that cannot be sent again does not go out with a token that may die on its way.
+        let is_at_risk =
+            !need.replayable && policy.refresh_revokes_access_token && self.flight.is_some();
         let cause = match self.age(credential, &now) {
             Age::Expired if self.rejected => Cause::Rejected,
             Age::Expired => Cause::Expired,
             _ if need.new => Cause::Forced,
             _ if !credential.lasts(need.valid_for, &now) => Cause::Stale,
-            Age::Fresh => return BeforeRequest::Send(Arc::clone(credential)),
+            Age::Fresh if !is_at_risk => return BeforeRequest::Send(Arc::clone(credential)),
             Age::Stale if need.replayable => return self.refresh_behind(credential, policy, now),
-            Age::Stale => Cause::Stale,
+            Age::Fresh | Age::Stale => Cause::Stale,
         };
         match self.refresh_first(cause, policy, now) {
             BeforeRequest::Fail(error) => self.after_failure(error, need, now),

@@ -172,6 +172,29 @@ fn k_27_what_a_request_does_is_a_table() {
     }
 }
 
+/// K-27, K-43, Q-57: where a refresh ends the old token at once, a request that can be sent only
+/// once waits for it, however fresh the old token is.
+#[test]
+fn k_27_a_one_shot_request_does_not_race_a_refresh_that_ends_its_token() {
+    for (age, needed, expected) in [
+        ("fresh", "one-shot", "join"),
+        ("fresh", "any", "send"),
+        ("stale", "one-shot", "join"),
+        ("stale", "any", "send"),
+    ] {
+        let mut bench = Bench::aged(age);
+        bench.policy.refresh_revokes_access_token = true;
+        let without = bench.before(&need("one-shot"));
+        assert_eq!(without, if age == "fresh" { "send" } else { "Stale" }, "no flight, {age}");
+        bench.state.launch(Cause::Forced);
+        assert_eq!(bench.before(&need(needed)), expected, "{age}, {needed}");
+        bench.state.land();
+        bench.stand("dead");
+        bench.state.launch(Cause::Revival);
+        assert_eq!(bench.before(&need(needed)), "send", "{age}, {needed}: a person may be asked");
+    }
+}
+
 /// K-28, C16, C19, K-20: before the store was read once, everybody waits for that, whatever
 /// they need.
 #[test]
@@ -348,6 +371,29 @@ fn k_61_what_a_flight_finds_in_the_store_is_a_table() {
         };
         assert_eq!(verdict, expected, "{case}");
     }
+}
+
+/// K-50: where no refresh token is needed, none is missed, and nobody has to log in.
+#[test]
+fn k_50_without_need_of_a_refresh_token_there_is_always_something_to_ask_for() {
+    for (case, age, seen, stored, expected) in [
+        ("no token at all", "none", None, None, ""),
+        ("forgotten elsewhere", "expired", Some(set_of(0)), None, ""),
+        ("over", "expired", Some(set_of(0)), Some(set_of(0)), "a0"),
+    ] {
+        let mut bench = Bench::aged(age);
+        bench.policy.needs_refresh_token = false;
+        bench.state.store.seen = seen;
+        let ticket = bench.state.launch(Cause::Expired);
+        let now = bench.now();
+        match bench.state.after_load(&ticket, stored, &bench.policy, now) {
+            AfterLoad::Refresh(tokens) => assert_eq!(tokens.access_token(), expected, "{case}"),
+            other => panic!("{case}: {other:?}"),
+        }
+    }
+    let mut bench = Bench::aged("none");
+    bench.policy.needs_refresh_token = false;
+    assert_eq!(bench.before(&need("optional")), "NoToken", "a token can always be had");
 }
 
 /// K-25, C15, C16, X24: who sets or clears while a flight is under way, wins over all its ends.

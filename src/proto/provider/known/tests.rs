@@ -229,8 +229,13 @@ fn k_42_a_403_is_about_the_token_only_where_amazon_says_so() {
 #[test]
 fn k_11_where_a_refresh_kills_the_old_token_it_comes_late() {
     for provider in [Provider::github(), Provider::gitlab(), Provider::spring_security_oauth()] {
-        assert_eq!(provider.refresh_window(), LATE);
+        assert!(provider.refresh_revokes_access_token());
+        assert_eq!(provider.refresh_window(), Duration::from_secs(10));
     }
+    let unsaid = Provider::github().with_revoking_refresh(false);
+    assert_eq!(unsaid.refresh_window(), Duration::from_secs(60));
+    let said = Provider::github().with_refresh_window(Duration::from_secs(7));
+    assert_eq!(said.refresh_window(), Duration::from_secs(7), "what is said counts");
     assert_eq!(Provider::github().minimum_age(), SETTLED);
     assert_eq!(Provider::okta().minimum_age(), Duration::ZERO);
 }
