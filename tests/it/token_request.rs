@@ -116,7 +116,7 @@ async fn k_30_extra_parameters_are_sent_once_and_never_repeat_the_standard_ones(
         "client_secret",
         "client_assertion",
         "client_assertion_type",
-        "audience",
+        "empty",
     ] {
         let error = endpoint.clone().with_parameter(name, "x").unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Configuration), "{name}");
@@ -281,7 +281,7 @@ async fn k_30_a_providers_parameters_are_sent_and_never_repeat_the_standard_ones
         .unwrap();
     endpoint.refresh(&tokens()).await.unwrap();
     let request = wire.requests().remove(0);
-    assert!(request.ends_with("&client_id=app&x=1&resource=mine"), "{request}");
+    assert!(request.ends_with("&client_id=app&resource=mine&x=1"), "{request}");
     let error = Session::builder(endpoint).build().expect_err("`scope` is refused");
     assert!(matches!(error.kind(), ErrorKind::Configuration));
     assert!(error.to_string().contains("`scope`"), "{error}");
