@@ -253,6 +253,28 @@ impl TokenEndpoint {
     /// Redirects and idle connections are switched off last, whatever the builder says; cookies
     /// too, with this crate's feature `cookies`, which applications need that use reqwest's.
     ///
+    /// A client certificate may be the proof of who the client is (RFC 8705 §2). The `client_id`
+    /// that goes with it is [`ClientAuth::none`]'s:
+    ///
+    /// ```no_run
+    /// use reqwest::{Certificate, Client, Identity};
+    /// use reqwest_refresh::{ClientAuth, TokenEndpoint};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let certificate_and_key = Identity::from_pem(&std::fs::read("orders.pem")?)?;
+    /// let private_ca = Certificate::from_pem(&std::fs::read("ca.pem")?)?;
+    /// let builder = Client::builder().identity(certificate_and_key).tls_certs_only([private_ca]);
+    /// let url = "https://mtls.example.com/token";
+    /// let endpoint = TokenEndpoint::new(url, ClientAuth::none("orders"))?.with_http(builder)?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// The URL is that of `mtls_endpoint_aliases` (§5), where the server has one. Where tokens are
+    /// bound to the certificate (§3), the client for the API needs it too. A certificate that the
+    /// server refuses ends in [`Unavailable`](crate::ErrorKind::Unavailable), with TLS's reason
+    /// among the error's sources where it arrived: TLS 1.3 refuses it after the request was sent,
+    /// as if an answer had been lost.
+    ///
     /// # Errors
     ///
     /// [`Configuration`](crate::ErrorKind::Configuration) if the builder cannot build.

@@ -53,6 +53,10 @@ impl ClientAuth {
     }
 
     /// A public client: only `client_id` as a form parameter (RFC 6749 §3.2.1).
+    ///
+    /// Also for a client whose proof is its TLS certificate (RFC 8705 §2: `tls_client_auth` and
+    /// `self_signed_tls_client_auth`), which
+    /// [`TokenEndpoint::with_http`](crate::TokenEndpoint::with_http) takes.
     pub fn none(id: impl Into<String>) -> Self {
         Self::with(Method::None, id, String::new())
     }

@@ -17,6 +17,7 @@ mod layering;
 mod lifetime;
 mod login;
 mod looked_into;
+mod mtls;
 mod person;
 mod regressions;
 mod rejected;

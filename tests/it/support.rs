@@ -11,6 +11,7 @@ mod log;
 mod rig;
 mod server;
 mod store;
+mod tls;
 mod wire;
 
 pub use self::api::{Api, Reply, Seen};
@@ -21,6 +22,7 @@ pub use self::log::Log;
 pub use self::rig::{Hook, Rig, outcome};
 pub use self::server::{Answer, Server, answer, redirect};
 pub use self::store::ScriptedStore;
+pub use self::tls::{Authority, Tls, identity};
 pub use self::wire::{Then, Wire, http};
 
 /// Lets every task run until it waits for something that only the test can give.
