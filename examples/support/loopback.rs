@@ -1,0 +1,46 @@
+//! What the small examples share: a server on loopback, requests to it, and promises kept.
+
+use anyhow::{Result, ensure};
+use axum::Router;
+use reqwest_middleware::ClientWithMiddleware;
+use reqwest_refresh::{Error, Session};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// Serves this on a port of loopback. Its URL, and its task.
+pub(crate) async fn serve(router: Router) -> Result<(String, JoinHandle<()>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let serving = async move { axum::serve(listener, router).await.unwrap_or_default() };
+    Ok((url, tokio::spawn(serving)))
+}
+
+/// A client of which the session is the middleware.
+pub(crate) fn client(session: &Session) -> Result<ClientWithMiddleware> {
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    Ok(reqwest_middleware::ClientBuilder::new(http).with(session.clone()).build())
+}
+
+/// What so many requests at once come to: their statuses, or what kind of error.
+pub(crate) async fn get(client: &ClientWithMiddleware, url: &str, count: usize) -> String {
+    let requests: Vec<_> = (0..count).map(|_| tokio::spawn(client.get(url).send())).collect();
+    let mut outcomes = Vec::new();
+    for request in requests {
+        outcomes.push(match request.await {
+            Ok(Ok(response)) => response.status().as_u16().to_string(),
+            Ok(Err(error)) => match Error::find(&error) {
+                Some(error) => error.kind().to_string(),
+                None => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        });
+    }
+    outcomes.join(" ")
+}
+
+/// Says what happened, and fails if it is not what was promised.
+pub(crate) fn tell(when: &str, then: &str, promised: &str) -> Result<()> {
+    println!("{when:<46}{then}");
+    ensure!(then == promised, "promised was: {promised}");
+    Ok(())
+}
