@@ -121,26 +121,21 @@ async fn main() -> Result<()> {
     let client = loopback::client(&session)?;
 
     for (when, requests, answers, promised) in [
-        ("the session is over for 5 requests at once", 5, vec![], "200 200 200 200 200; 1 renewal"),
-        ("the API is busy, and says for how long", 1, vec![503], "200; 2 renewals"),
-        ("its answer is lost: once more, quickly", 1, vec![504], "200; 2 renewals"),
-        ("the key is gone: a person must log in", 1, vec![410], "200; 1 renewal"),
-        (
-            "nonsense is not asked for twice",
-            1,
-            vec![200],
-            "authorization server unavailable; 1 renewal",
-        ),
+        ("the session is over", 5, vec![], "200 200 200 200 200; renewals: 1"),
+        ("the API is busy, and says for how long", 1, vec![503], "200; renewals: 2"),
+        ("its answer is lost: once more, quickly", 1, vec![504], "200; renewals: 2"),
+        ("the key is gone: a person logs in", 1, vec![410], "200; renewals: 1"),
+        ("nonsense", 1, vec![200], "authorization server unavailable; renewals: 1"),
     ] {
         api.end_session(answers);
         let outcome = loopback::get(&client, &format!("{url}/orders"), requests).await;
-        loopback::tell(when, &format!("{outcome}; {}", api.renewals()), promised)?;
+        loopback::tell(when, &format!("{outcome}; renewals: {}", api.renewals()), promised)?;
     }
 
-    let tokens = session.current_tokens().context("no tokens")?;
+    let tokens = session.current_tokens().context("no refresh loses tokens")?;
     server.abort();
     let _ = server.await;
-    let error = renewal.refresh(&tokens).await.err().context("an answer of nobody")?;
+    let error = renewal.refresh(&tokens).await.err().context("nobody has answered")?;
     loopback::tell("nobody listens", &format!("{:?}", error.failure()), "NotSent")
 }
 
@@ -167,10 +162,9 @@ impl Api {
 
     async fn orders(State(api): State<Self>, headers: HeaderMap) -> StatusCode {
         let books = api.0.lock();
-        let expected = format!("Bearer s{}", books.pair);
-        match headers.get(header::AUTHORIZATION).is_some_and(|value| *value == expected) {
-            true if !books.is_over => StatusCode::OK,
-            _ => StatusCode::UNAUTHORIZED,
+        match books.is_over {
+            true => StatusCode::UNAUTHORIZED,
+            false => loopback::judge(&headers, &format!("s{}", books.pair)),
         }
     }
 
@@ -203,11 +197,8 @@ impl Api {
     }
 
     /// How many there were since the last time.
-    fn renewals(&self) -> String {
-        match std::mem::take(&mut self.0.lock().renewals) {
-            1 => "1 renewal".into(),
-            count => format!("{count} renewals"),
-        }
+    fn renewals(&self) -> usize {
+        std::mem::take(&mut self.0.lock().renewals)
     }
 }
 

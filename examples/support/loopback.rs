@@ -2,6 +2,8 @@
 
 use anyhow::{Result, ensure};
 use axum::Router;
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, StatusCode};
 use reqwest_middleware::ClientWithMiddleware;
 use reqwest_refresh::{Error, Session};
 use tokio::net::TcpListener;
@@ -36,6 +38,15 @@ pub(crate) async fn get(client: &ClientWithMiddleware, url: &str, count: usize) 
         });
     }
     outcomes.join(" ")
+}
+
+/// What an API answers whose only good token is this.
+pub(crate) fn judge(headers: &HeaderMap, good: &str) -> StatusCode {
+    let expected = format!("Bearer {good}");
+    match headers.get(AUTHORIZATION).is_some_and(|value| *value == expected) {
+        true => StatusCode::OK,
+        false => StatusCode::UNAUTHORIZED,
+    }
 }
 
 /// Says what happened, and fails if it is not what was promised.
