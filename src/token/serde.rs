@@ -118,7 +118,8 @@ impl Serialize for ExposedTokenSet {
     }
 }
 
-/// Reads what [`expose_secrets`](TokenSet::expose_secrets) wrote.
+/// Reads what [`expose_secrets`](TokenSet::expose_secrets) wrote; for the answer of a token endpoint
+/// there is [`TokenSet::from_json`].
 ///
 /// Other members are ignored, and `null` is as good as missing. A `lifetime` without `expires_at`
 /// counts for nothing: nobody knows when it began.
