@@ -25,7 +25,7 @@ pub(crate) const RESERVED: [&str; 7] = [
     "scope",
 ];
 
-/// The members in which servers tell how long the refresh token lasts.
+/// The members in which servers tell how long the refresh token lasts.
 pub(crate) const REFRESH_LIFETIMES: [&str; 3] =
     ["refresh_expires_in", "refresh_token_expires_in", "x_refresh_token_expires_in"];
 
