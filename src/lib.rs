@@ -21,4 +21,4 @@ pub use self::proto::provider::{Judgement, Provider};
 pub use self::refresh::{Refresh, TokenEndpoint};
 pub use self::session::{Event, Events, Session, SessionBuilder, Status};
 pub use self::store::{Lease, MemoryStore, StoreError, TokenStore};
-pub use self::token::{Generation, TokenSet};
+pub use self::token::{ExposedTokenSet, Generation, TokenSet};

@@ -28,6 +28,7 @@ pub type StoreError = Box<dyn StdError + Send + Sync>;
 ///   dead, and nobody else has the new one.
 /// - **What was saved comes back**: both tokens, the ends, the lifetime, the scope, the type and the
 ///   other members. Ends are wall-clock times; never store a lifetime that counts from "now".
+///   [`TokenSet::expose_secrets`] is a form to write them in.
 /// - **`lock` excludes**: while a [`Lease`] lives, nobody else who shares the tokens holds one. It
 ///   waits until it is free; the session bounds the wait. The lock is freed when the lease is
 ///   dropped *and* when the process dies. A store that cannot lock returns [`Lease::none`]: then

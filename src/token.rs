@@ -8,6 +8,12 @@ use serde_json::{Map, Value};
 
 use crate::clock::{FAR, Moment};
 
+#[cfg(feature = "oauth2")]
+mod oauth2;
+mod serde;
+
+pub use self::serde::ExposedTokenSet;
+
 /// An access token, perhaps a refresh token, and what is known about both (RFC 6749 §5.1).
 ///
 /// Make one from what the login gave you:

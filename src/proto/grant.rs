@@ -25,6 +25,10 @@ pub(crate) const RESERVED: [&str; 7] = [
     "scope",
 ];
 
+/// The members in which servers tell how long the refresh token lasts.
+pub(crate) const REFRESH_LIFETIMES: [&str; 3] =
+    ["refresh_expires_in", "refresh_token_expires_in", "x_refresh_token_expires_in"];
+
 /// The body of a token request. A name that an earlier layer has hides it in the later ones.
 pub(crate) fn token_form(layers: &[&[(&str, &str)]]) -> String {
     let mut form = Serializer::new(String::new());
@@ -179,9 +183,7 @@ impl Answer<'_> {
         let lifetime = seconds(members.remove("expires_in").as_ref());
         let scope = members.remove("scope").and_then(scope);
         let refresh_lifetime =
-            ["refresh_expires_in", "refresh_token_expires_in", "x_refresh_token_expires_in"]
-                .iter()
-                .find_map(|name| seconds(members.get(*name)));
+            REFRESH_LIFETIMES.iter().find_map(|name| seconds(members.get(*name)));
         let mut tokens = TokenSet::new(access_token)
             .with_refresh_token(refresh_token.unwrap_or_default())
             .with_expires_in(lifetime.unwrap_or_default())

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files of `src`, each below everything that it may import.
-const LAYERS: [&str; 35] = [
+const LAYERS: [&str; 37] = [
     "clock.rs",
     "error/refresh.rs",
     "error.rs",
     "token.rs",
+    "token/serde.rs",
     "proto/redact.rs",
     "proto/jwt.rs",
     "proto/challenge.rs",
@@ -24,6 +25,7 @@ const LAYERS: [&str; 35] = [
     "proto/provider/known.rs",
     "proto/grant.rs",
     "proto/grant/tests.rs",
+    "token/oauth2.rs",
     "proto/provider/tests.rs",
     "proto/provider/known/tests.rs",
     "proto.rs",

@@ -174,6 +174,7 @@ async fn k_63_nothing_that_is_printed_has_a_secret_in_it() {
 fn k_63_no_type_prints_a_secret() {
     let mut printed = Printed::default();
     printed.value(&first_tokens());
+    printed.value(&first_tokens().expose_secrets());
     printed.value(&TokenSet::new(jwt(&json!({"sub": "cnry-login"}))));
     for auth in [
         ClientAuth::basic("id", "cnry-secret"),
