@@ -3,6 +3,7 @@
 
 mod clock;
 mod error;
+mod http_client;
 mod middleware;
 mod proto;
 mod refresh;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files of `src`, each below everything that it may import.
-const LAYERS: [&str; 35] = [
+const LAYERS: [&str; 36] = [
     "clock.rs",
     "error/refresh.rs",
     "error.rs",
@@ -30,6 +30,7 @@ const LAYERS: [&str; 35] = [
     "store.rs",
     "store/contract.rs",
     "store/memory.rs",
+    "http_client.rs",
     "refresh.rs",
     "session/events.rs",
     "session/waiting.rs",
