@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod clock;
+mod discovery;
 mod error;
 mod http_client;
 mod middleware;
@@ -13,6 +14,7 @@ mod token;
 
 #[cfg(feature = "test-util")]
 pub use self::clock::ManualClock;
+pub use self::discovery::ServerMetadata;
 pub use self::error::{
     Error, ErrorKind, LoginReason, RefreshError, RefreshFailure, Rejection, ServerError,
 };

@@ -14,6 +14,7 @@ use crate::error::{Error, RefreshError, RefreshFailure};
 use crate::http_client::{HttpAnswer, HttpClient};
 use crate::proto::client_auth::ClientAuth;
 use crate::proto::grant::{RESERVED, revocation_form, token_form};
+use crate::proto::origin::server_url;
 use crate::proto::provider::Provider;
 use crate::token::TokenSet;
 
@@ -123,7 +124,7 @@ impl TokenEndpoint {
     pub fn new(url: &str, auth: ClientAuth) -> Result<Self, Error> {
         auth.check()?;
         Ok(Self {
-            url: endpoint_url(url)?,
+            url: server_url("an endpoint's URL", url)?,
             revocation_url: None,
             auth,
             provider: Provider::rfc6749(),
@@ -147,7 +148,7 @@ impl TokenEndpoint {
     /// As [`new`](Self::new).
     pub fn digirunner(base: &str, client_id: &str, password: Option<&str>) -> Result<Self, Error> {
         // Checked before anything is joined to it: `https:` and a path make another host.
-        let base = endpoint_url(base)?;
+        let base = server_url("the gateway's URL", base)?;
         if base.query().is_some() {
             let message = "the gateway's URL must not have a query";
             return Err(Error::configuration(message));
@@ -197,7 +198,7 @@ impl TokenEndpoint {
     ///
     /// As [`new`](Self::new).
     pub fn with_revocation_url(mut self, url: &str) -> Result<Self, Error> {
-        self.revocation_url = Some(endpoint_url(url)?);
+        self.revocation_url = Some(server_url("an endpoint's URL", url)?);
         Ok(self)
     }
 
@@ -255,9 +256,13 @@ impl TokenEndpoint {
     /// # Errors
     ///
     /// [`Configuration`](crate::ErrorKind::Configuration) if the builder cannot build.
-    pub fn with_http(mut self, builder: ClientBuilder) -> Result<Self, Error> {
-        self.client = HttpClient::new(builder)?;
-        Ok(self)
+    pub fn with_http(self, builder: ClientBuilder) -> Result<Self, Error> {
+        Ok(self.with_client(HttpClient::new(builder)?))
+    }
+
+    pub(crate) fn with_client(mut self, client: HttpClient) -> Self {
+        self.client = client;
+        self
     }
 
     /// Asks for tokens by any other grant: one token request (RFC 6749 §3.2) of this `grant_type`,
@@ -416,20 +421,4 @@ impl fmt::Debug for TokenEndpoint {
             .field("parameters", &names)
             .finish_non_exhaustive()
     }
-}
-
-fn endpoint_url(text: &str) -> Result<Url, Error> {
-    let url = Url::parse(text).map_err(|error| {
-        Error::configuration(format!("an endpoint's URL is malformed: {error}"))
-    })?;
-    let mistake = if !matches!(url.scheme(), "https" | "http") {
-        "an endpoint's URL must begin with https://"
-    } else if url.fragment().is_some() {
-        "an endpoint's URL must not have a fragment (RFC 6749 §3.2)"
-    } else if !url.username().is_empty() || url.password().is_some() {
-        "an endpoint's URL must not have credentials in it; use ClientAuth"
-    } else {
-        return Ok(url);
-    };
-    Err(Error::configuration(mistake))
 }

@@ -199,7 +199,7 @@ impl Answer<'_> {
 
 /// The members of a JSON object. A byte order mark, bytes that are no UTF-8 and a member that cannot
 /// be read (a number beyond all numbers) do not cost the others: a new refresh token may be there.
-fn json_object(body: &[u8]) -> Option<Map<String, Value>> {
+pub(crate) fn json_object(body: &[u8]) -> Option<Map<String, Value>> {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}');
     let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files of `src`, each below everything that it may import.
-const LAYERS: [&str; 36] = [
+const LAYERS: [&str; 38] = [
     "clock.rs",
     "error/refresh.rs",
     "error.rs",
@@ -24,6 +24,7 @@ const LAYERS: [&str; 36] = [
     "proto/provider/known.rs",
     "proto/grant.rs",
     "proto/grant/tests.rs",
+    "proto/metadata.rs",
     "proto/provider/tests.rs",
     "proto/provider/known/tests.rs",
     "proto.rs",
@@ -32,6 +33,7 @@ const LAYERS: [&str; 36] = [
     "store/memory.rs",
     "http_client.rs",
     "refresh.rs",
+    "discovery.rs",
     "session/events.rs",
     "session/waiting.rs",
     "session/flight.rs",

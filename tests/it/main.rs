@@ -7,6 +7,7 @@ mod bad_input;
 mod bad_parts;
 mod budget;
 mod digirunner;
+mod discovery;
 mod errors;
 mod flight;
 mod foreign;
