@@ -10,6 +10,7 @@ use reqwest::{Client, ClientBuilder, Request};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, RefreshError, RefreshFailure};
 use crate::proto::grant::{Answer, retry_after};
+use crate::proto::policy::LONGEST_PAUSE;
 
 /// A client that is cookie-less, follows no redirect, keeps no idle connection, and reads no more
 /// than 1 MiB of an answer. Its clones are the same client.
@@ -75,13 +76,13 @@ impl HttpAnswer {
         }
     }
 
-    /// How long the server asks to be left alone. A date is compared with the server's own clock
+    /// How long the server asks to be left alone, an hour at most. A date is compared with the server's own clock
     /// where it tells it.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         let text = |name| self.headers.get(name)?.to_str().ok();
         let server_time = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
         let now = server_time.unwrap_or_else(|| Clock::System.now().wall);
-        retry_after(text(RETRY_AFTER)?, now)
+        Some(retry_after(text(RETRY_AFTER)?, now)?.min(LONGEST_PAUSE))
     }
 
     /// RFC 9110 §8.3.1: type and subtype are compared without case; parameters may follow.

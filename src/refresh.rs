@@ -341,16 +341,19 @@ impl TokenEndpoint {
         self.client.send(request, peer).await
     }
 
-    async fn revoke_one(&self, url: &Url, token: &str, hint: &str) -> Result<(), RefreshError> {
+    async fn revoke_one(
+        &self,
+        url: &Url,
+        token: &str,
+        hint: &str,
+        secrets: &[&str],
+    ) -> Result<(), RefreshError> {
         let (authorization, others) = self.auth.for_revocation();
         let form = revocation_form(token, hint, others);
-        let answer = self.post("the revocation endpoint", url, authorization, form).await?;
-        // RFC 7009 §2.2: 200 also for a token that the server does not know.
-        if answer.status != 200 {
-            let message = format!("the revocation endpoint answered with status {}", answer.status);
-            return Err(RefreshError::new(RefreshFailure::Unusable, message));
-        }
-        Ok(())
+        let answer = self.post("the revocation endpoint", url, authorization, form).await;
+        answer
+            .and_then(|answer| answer.as_answer().revoked(&self.provider, secrets))
+            .map_err(|error| error.about_revoking(hint))
     }
 }
 
@@ -374,18 +377,29 @@ impl Refresh for TokenEndpoint {
         }
     }
 
-    /// Revokes the refresh token, then the access token: RFC 7009 §2.1 lets a server keep the one
-    /// when the other goes, and digiRunner does.
+    /// Revokes the refresh token, then the access token, also if the first fails: RFC 7009 §2.1
+    /// lets a server keep the one when the other goes, and digiRunner does.
+    ///
+    /// An access token of a kind that the server does not revoke is left to its end.
     async fn revoke(&self, tokens: &TokenSet) -> Result<(), RefreshError> {
         let Some(url) = &self.revocation_url else {
             return Ok(());
         };
+        let token = tokens.access_token();
+        let secrets = [tokens.refresh_token().unwrap_or_default(), token, self.auth.secret()];
         let refresh_token = match tokens.refresh_token() {
-            Some(token) => self.revoke_one(url, token, "refresh_token").await,
+            Some(token) => self.revoke_one(url, token, "refresh_token", &secrets).await,
             None => Ok(()),
         };
-        let access_token = self.revoke_one(url, tokens.access_token(), "access_token").await;
-        refresh_token.and(access_token)
+        let access_token = self.revoke_one(url, token, "access_token", &secrets).await;
+        match (refresh_token, access_token) {
+            (result, Err(error)) if error.is_unsupported_token_type() => {
+                tracing::info!("the server does not revoke access tokens: this one lives on");
+                result
+            }
+            (Err(one), Err(other)) => Err(one.and(other)),
+            (one, other) => one.and(other),
+        }
     }
 
     fn endpoints(&self) -> Vec<Url> {

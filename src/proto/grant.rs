@@ -78,6 +78,32 @@ impl Answer<'_> {
         self.tokens(members, any_type)
     }
 
+    /// Whether a revocation endpoint has followed, or why not (RFC 7009 §2.2).
+    ///
+    /// "The content of the response body is ignored by the client as all necessary information is
+    /// conveyed in the response code." A token that the server does not know is revoked.
+    pub(crate) fn revoked(
+        &self,
+        provider: &Provider,
+        secrets: &[&str],
+    ) -> Result<(), RefreshError> {
+        if self.is_success() {
+            return Ok(());
+        }
+        let members = self.members().map(|members| provider.read(members)).unwrap_or_default();
+        match self.server_error(provider, &members, secrets) {
+            Some(error) => {
+                let failure = provider.classify(&error);
+                Err(self.error(failure, "the revocation endpoint did not follow", error))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
     /// A JSON object, or what GitHub answers to those who do not ask for JSON: a form.
     fn members(&self) -> Option<Map<String, Value>> {
         json_object(self.body).or_else(|| {
@@ -108,10 +134,9 @@ impl Answer<'_> {
         secrets: &[&str],
     ) -> Option<ServerError> {
         let error = &members.get("error").unwrap_or(&Value::Null);
-        let is_success = (200..300).contains(&self.status);
         let is_none = error.is_null() || *error == "" || *error == false;
         let is_error = !is_none || members.get("ok") == Some(&false.into());
-        if is_success && !is_error {
+        if self.is_success() && !is_error {
             return None;
         }
         // Tokens that come with an error are of no use, but they are tokens.

@@ -21,6 +21,7 @@ mod looked_into;
 mod person;
 mod regressions;
 mod rejected;
+mod revocation;
 mod secrets;
 mod signals;
 mod store_contract;
