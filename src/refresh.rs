@@ -30,7 +30,8 @@ pub trait Refresh: Send + Sync + 'static {
     /// Trades `tokens` for the next set: one attempt.
     async fn refresh(&self, tokens: &TokenSet) -> Result<TokenSet, RefreshError>;
 
-    /// Tells the server that `tokens` are not needed any more. Does nothing by default.
+    /// Tells the server that `tokens` are not needed any more, once. What fails is said by
+    /// [`Session::log_out`](crate::Session::log_out). Does nothing by default.
     async fn revoke(&self, tokens: &TokenSet) -> Result<(), RefreshError> {
         let _ = tokens;
         Ok(())

@@ -78,18 +78,16 @@ impl Answer<'_> {
         self.tokens(members, any_type)
     }
 
-    /// Whether a revocation endpoint has followed, or why not (RFC 7009 §2.2).
+    /// Whether a revocation endpoint has followed (RFC 7009 §2.2), or why not (§2.2.1).
     ///
-    /// "The content of the response body is ignored by the client as all necessary information is
-    /// conveyed in the response code." A token that the server does not know is revoked.
+    /// "The authorization server responds with HTTP status code 200 if the token has been revoked
+    /// successfully or if the client submitted an invalid token." Nothing needs to be in the body;
+    /// but an error that is there counts, whatever the status.
     pub(crate) fn revoked(
         &self,
         provider: &Provider,
         secrets: &[&str],
     ) -> Result<(), RefreshError> {
-        if self.is_success() {
-            return Ok(());
-        }
         let members = self.members().map(|members| provider.read(members)).unwrap_or_default();
         match self.server_error(provider, &members, secrets) {
             Some(error) => {
@@ -98,10 +96,6 @@ impl Answer<'_> {
             }
             None => Ok(()),
         }
-    }
-
-    fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
     }
 
     /// A JSON object, or what GitHub answers to those who do not ask for JSON: a form.
@@ -134,9 +128,10 @@ impl Answer<'_> {
         secrets: &[&str],
     ) -> Option<ServerError> {
         let error = &members.get("error").unwrap_or(&Value::Null);
+        let is_success = (200..300).contains(&self.status);
         let is_none = error.is_null() || *error == "" || *error == false;
         let is_error = !is_none || members.get("ok") == Some(&false.into());
-        if self.is_success() && !is_error {
+        if is_success && !is_error {
             return None;
         }
         // Tokens that come with an error are of no use, but they are tokens.

@@ -127,7 +127,7 @@ impl Provider {
 
     /// Sets a function that brings every answer of the token endpoint, success or error, into the
     /// words of RFC 6749 before it is read: `access_token`, `expires_in` in seconds, `error`, ….
-    /// The errors of the revocation endpoint go through it too.
+    /// The answers of the revocation endpoint go through it too.
     ///
     /// Whatever else is in it becomes [`TokenSet::members`](crate::TokenSet::members) or
     /// [`ServerError::member`]. Defaults to leaving it as it is.

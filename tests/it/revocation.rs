@@ -84,6 +84,14 @@ async fn k_73_a_logout_says_which_token_could_not_be_revoked_and_why() {
     for (case, answers, kind, message, pause) in [
         ("both", (fine(), fine()), "", String::new(), None),
         ("no content", (http(204, "", ""), http(204, "", "")), "", String::new(), None),
+        ("a page", (http(200, "", "<html>"), http(200, "", "[]")), "", String::new(), None),
+        (
+            "an error with status 200",
+            (http(200, "", r#"{"ok": false, "error": "not_allowed"}"#), fine()),
+            UNAVAILABLE,
+            format!("the refresh token {did_not}: status 200: not_allowed"),
+            None,
+        ),
         (
             "busy with the refresh token",
             (busy(), fine()),
