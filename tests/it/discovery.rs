@@ -6,7 +6,7 @@ use reqwest_refresh::{ClientAuth, Error, ServerMetadata, Session};
 use serde_json::{Value, json};
 
 use crate::bad_input::check;
-use crate::support::{Answer, Seen, Server, Then, Wire, answer, http, redirect};
+use crate::support::{Answer, ClosedPort, Seen, Server, Then, Wire, answer, http, redirect};
 use crate::token_request::{FINE, tokens};
 
 const RFC8414: &str = "/.well-known/oauth-authorization-server";
@@ -216,12 +216,10 @@ async fn k_04_an_issuer_that_cannot_be_one_is_refused_before_anything_is_sent() 
 /// K-34, K-37: whoever does not answer may do so later.
 #[tokio::test]
 async fn a_server_that_cannot_be_reached_is_unavailable() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nowhere = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
-    let error = ServerMetadata::discover(&nowhere).await.unwrap_err();
+    let nowhere = ClosedPort::reserve();
+    let error = ServerMetadata::discover(&nowhere.url("")).await.unwrap_err();
     let unavailable = "authorization server unavailable";
-    check("refused", &error, unavailable, &format!("no connection to {nowhere}{RFC8414}"));
+    check("refused", &error, unavailable, &format!("no connection to {}", nowhere.url(RFC8414)));
 
     let half = "HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{".to_owned();
     for (case, then) in [("closed", Then::Close), ("reset", Then::Reset), ("cut", Then::Say(half))]

@@ -8,7 +8,9 @@ use reqwest_refresh::{
 
 use crate::bad_input::check;
 use crate::signals::Stubborn;
-use crate::support::{Log, SECOND, ScriptedStore, Then, Wire, everybody_waits, http, until};
+use crate::support::{
+    ClosedPort, Log, SECOND, ScriptedStore, Then, Wire, everybody_waits, http, until,
+};
 use crate::token_request::{endpoint, tokens};
 
 const UNAVAILABLE: &str = "authorization server unavailable";
@@ -212,11 +214,9 @@ async fn k_73_what_is_not_there_is_not_revoked() {
 /// K-73: the server is down. Nobody stays logged in because of that.
 #[tokio::test]
 async fn k_73_a_logout_from_a_server_that_is_down_is_a_logout() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nowhere = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let nowhere = ClosedPort::reserve();
     let store = ScriptedStore::holding(tokens()).await;
-    let session = session_at(&nowhere).store(store.clone()).build().unwrap();
+    let session = session_at(&nowhere.url("")).store(store.clone()).build().unwrap();
     let error = session.log_out().await.unwrap_err();
     let words = "the refresh token could not be revoked: no connection to the revocation endpoint; \
                  the access token could not be revoked: no connection to the revocation endpoint";

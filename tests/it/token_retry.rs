@@ -8,7 +8,7 @@ use std::time::Duration;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest_refresh::{ClientAuth, ErrorKind, Event, ManualClock, Session, TokenEndpoint};
 
-use crate::support::{SECOND, Then, Wire, http, until};
+use crate::support::{ClosedPort, SECOND, Then, Wire, http, until};
 use crate::token_request::{FINE, ask, backoff, endpoint, session, tokens};
 
 /// Resolves everything to a port where nobody listens, and counts.
@@ -28,9 +28,8 @@ impl Resolve for Nowhere {
 /// K-35, G06, X15: no connection means that nobody has used up the refresh token.
 #[tokio::test]
 async fn k_35_a_connection_that_is_refused_is_tried_three_times() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let closed = ClosedPort::reserve();
+    let address = closed.address();
     let asked = Arc::new(AtomicUsize::new(0));
     let nowhere = Nowhere { address, asked: Arc::clone(&asked) };
     let builder = reqwest::Client::builder().dns_resolver(Arc::new(nowhere));
