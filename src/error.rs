@@ -130,6 +130,15 @@ impl Error {
         Self { rejection: Some(Arc::new(rejection)), ..self }
     }
 
+    /// This failure, and another one that came with it. What can be done is about this one.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let (one, other_one) = (&self.shared, &other.shared);
+        let message = format!("{}; {}", one.message, other_one.message);
+        let source = one.source.clone().or_else(|| other_one.source.clone());
+        let retry_after = self.retry_after.max(other.retry_after);
+        Self::with_source(one.kind.clone(), message, source).retry_in(retry_after)
+    }
+
     /// Finds this error in another one that carries it, by walking [`StdError::source`].
     ///
     /// For an `anyhow::Error` pass `error.as_ref()`.
@@ -154,8 +163,8 @@ impl Error {
         matches!(self.kind(), ErrorKind::LoginRequired(_))
     }
 
-    /// How long it makes no sense to try again: until then the session answers with this error
-    /// without asking the server. `None` if nobody knows.
+    /// How long it makes no sense to try again: until then the session answers requests with this
+    /// error without asking the server. `None` if nobody knows.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }

@@ -2,7 +2,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod clock;
+mod discovery;
 mod error;
+mod http_client;
 mod middleware;
 mod proto;
 mod refresh;
@@ -12,6 +14,7 @@ mod token;
 
 #[cfg(feature = "test-util")]
 pub use self::clock::ManualClock;
+pub use self::discovery::ServerMetadata;
 pub use self::error::{
     Error, ErrorKind, LoginReason, RefreshError, RefreshFailure, Rejection, ServerError,
 };

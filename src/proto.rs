@@ -19,6 +19,7 @@ pub(crate) mod client_auth;
 pub(crate) mod credential;
 pub(crate) mod grant;
 pub(crate) mod jwt;
+pub(crate) mod metadata;
 pub(crate) mod origin;
 pub(crate) mod policy;
 pub(crate) mod provider;

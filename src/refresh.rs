@@ -1,19 +1,20 @@
 //! Trading a token set for the next one.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Method};
-use reqwest::{Client, ClientBuilder, Request, Url};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Method};
+use reqwest::{ClientBuilder, Request, Url};
 use url::Position;
 
-use crate::clock::Clock;
 use crate::error::{Error, RefreshError, RefreshFailure};
+use crate::http_client::{HttpAnswer, HttpClient};
 use crate::proto::client_auth::ClientAuth;
-use crate::proto::grant::{Answer, RESERVED, retry_after, revocation_form, token_form};
+use crate::proto::grant::{RESERVED, revocation_form, token_form};
+use crate::proto::origin::server_url;
 use crate::proto::provider::Provider;
 use crate::token::TokenSet;
 
@@ -29,7 +30,8 @@ pub trait Refresh: Send + Sync + 'static {
     /// Trades `tokens` for the next set: one attempt.
     async fn refresh(&self, tokens: &TokenSet) -> Result<TokenSet, RefreshError>;
 
-    /// Tells the server that `tokens` are not needed any more. Does nothing by default.
+    /// Tells the server that `tokens` are not needed any more, once. What fails is said by
+    /// [`Session::log_out`](crate::Session::log_out). Does nothing by default.
     async fn revoke(&self, tokens: &TokenSet) -> Result<(), RefreshError> {
         let _ = tokens;
         Ok(())
@@ -109,8 +111,7 @@ pub struct TokenEndpoint {
     parameters: Vec<(String, String)>,
     any_type: bool,
     timeout: Duration,
-    /// Made at the first use: a program whose token is fresh does not load certificates for it.
-    client: Arc<OnceLock<Client>>,
+    client: HttpClient,
 }
 
 impl TokenEndpoint {
@@ -124,7 +125,7 @@ impl TokenEndpoint {
     pub fn new(url: &str, auth: ClientAuth) -> Result<Self, Error> {
         auth.check()?;
         Ok(Self {
-            url: endpoint_url(url)?,
+            url: server_url("an endpoint's URL", url)?,
             revocation_url: None,
             auth,
             provider: Provider::rfc6749(),
@@ -133,7 +134,7 @@ impl TokenEndpoint {
             parameters: Vec::new(),
             any_type: false,
             timeout: Duration::from_secs(15),
-            client: Arc::default(),
+            client: HttpClient::default(),
         })
     }
 
@@ -148,7 +149,7 @@ impl TokenEndpoint {
     /// As [`new`](Self::new).
     pub fn digirunner(base: &str, client_id: &str, password: Option<&str>) -> Result<Self, Error> {
         // Checked before anything is joined to it: `https:` and a path make another host.
-        let base = endpoint_url(base)?;
+        let base = server_url("the gateway's URL", base)?;
         if base.query().is_some() {
             let message = "the gateway's URL must not have a query";
             return Err(Error::configuration(message));
@@ -198,7 +199,7 @@ impl TokenEndpoint {
     ///
     /// As [`new`](Self::new).
     pub fn with_revocation_url(mut self, url: &str) -> Result<Self, Error> {
-        self.revocation_url = Some(endpoint_url(url)?);
+        self.revocation_url = Some(server_url("an endpoint's URL", url)?);
         Ok(self)
     }
 
@@ -278,9 +279,13 @@ impl TokenEndpoint {
     /// # Errors
     ///
     /// [`Configuration`](crate::ErrorKind::Configuration) if the builder cannot build.
-    pub fn with_http(mut self, builder: ClientBuilder) -> Result<Self, Error> {
-        self.client = Arc::new(bounded_client(builder)?.into());
-        Ok(self)
+    pub fn with_http(self, builder: ClientBuilder) -> Result<Self, Error> {
+        Ok(self.with_client(HttpClient::new(builder)?))
+    }
+
+    pub(crate) fn with_client(mut self, client: HttpClient) -> Self {
+        self.client = client;
+        self
     }
 
     /// Asks for tokens by any other grant: one token request (RFC 6749 §3.2) of this `grant_type`,
@@ -333,36 +338,20 @@ impl TokenEndpoint {
             &ours.collect::<Vec<_>>(),
             &theirs.collect::<Vec<_>>(),
         ]);
-        let (status, headers, body) = self.post(&self.url, self.auth.header(), form).await?;
-        let answer = Answer {
-            status,
-            retry_after: wait_demanded(&headers),
-            is_form: is_form(&headers),
-            body: &body,
-        };
+        let answer = self.post("the token endpoint", &self.url, self.auth.header(), form).await?;
         let values = parameters.iter().map(|(_, value)| *value);
         let secrets: Vec<_> = values.chain(secret).chain([self.auth.secret()]).collect();
-        answer.read(&self.provider, self.any_type, &secrets)
+        answer.as_answer().read(&self.provider, self.any_type, &secrets)
     }
 
-    fn client(&self) -> Result<&Client, RefreshError> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
-        let client = bounded_client(Client::builder()).map_err(|error| {
-            let message = "the token endpoint cannot be reached";
-            RefreshError::new(RefreshFailure::Configuration, message).with_source(error)
-        })?;
-        Ok(self.client.get_or_init(|| client))
-    }
-
-    /// Sends one form. The answer's body is read whole, up to a limit.
+    /// Sends one form to `peer`, as errors call it.
     async fn post(
         &self,
+        peer: &str,
         url: &Url,
         authorization: Option<HeaderValue>,
         form: String,
-    ) -> Result<(u16, HeaderMap, Vec<u8>), RefreshError> {
+    ) -> Result<HttpAnswer, RefreshError> {
         let mut request = Request::new(Method::POST, url.clone());
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -372,29 +361,22 @@ impl TokenEndpoint {
         *request.body_mut() = Some(form.into());
         *request.timeout_mut() = Some(self.timeout);
 
-        let mut response = self.client()?.execute(request).await.map_err(not_answered)?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(not_answered)? {
-            if body.len() + chunk.len() > LARGEST_ANSWER {
-                let message = "the token endpoint's answer is larger than 1 MiB";
-                return Err(RefreshError::new(RefreshFailure::Unusable, message));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok((status, headers, body))
+        self.client.send(request, peer).await
     }
 
-    async fn revoke_one(&self, url: &Url, token: &str, hint: &str) -> Result<(), RefreshError> {
+    async fn revoke_one(
+        &self,
+        url: &Url,
+        token: &str,
+        hint: &str,
+        secrets: &[&str],
+    ) -> Result<(), RefreshError> {
         let (authorization, others) = self.auth.for_revocation();
         let form = revocation_form(token, hint, others);
-        let (status, _, _) = self.post(url, authorization, form).await?;
-        // RFC 7009 §2.2: 200 also for a token that the server does not know.
-        if status != 200 {
-            let message = format!("the revocation endpoint answered with status {status}");
-            return Err(RefreshError::new(RefreshFailure::Unusable, message));
-        }
-        Ok(())
+        let answer = self.post("the revocation endpoint", url, authorization, form).await;
+        answer
+            .and_then(|answer| answer.as_answer().revoked(&self.provider, secrets))
+            .map_err(|error| error.about_revoking(hint))
     }
 }
 
@@ -418,18 +400,29 @@ impl Refresh for TokenEndpoint {
         }
     }
 
-    /// Revokes the refresh token, then the access token: RFC 7009 §2.1 lets a server keep the one
-    /// when the other goes, and digiRunner does.
+    /// Revokes the refresh token, then the access token, also if the first fails: RFC 7009 §2.1
+    /// lets a server keep the one when the other goes, and digiRunner does.
+    ///
+    /// An access token of a kind that the server does not revoke is left to its end.
     async fn revoke(&self, tokens: &TokenSet) -> Result<(), RefreshError> {
         let Some(url) = &self.revocation_url else {
             return Ok(());
         };
+        let token = tokens.access_token();
+        let secrets = [tokens.refresh_token().unwrap_or_default(), token, self.auth.secret()];
         let refresh_token = match tokens.refresh_token() {
-            Some(token) => self.revoke_one(url, token, "refresh_token").await,
+            Some(token) => self.revoke_one(url, token, "refresh_token", &secrets).await,
             None => Ok(()),
         };
-        let access_token = self.revoke_one(url, tokens.access_token(), "access_token").await;
-        refresh_token.and(access_token)
+        let access_token = self.revoke_one(url, token, "access_token", &secrets).await;
+        match (refresh_token, access_token) {
+            (result, Err(error)) if error.is_unsupported_token_type() => {
+                tracing::info!("the server does not revoke access tokens: this one lives on");
+                result
+            }
+            (Err(one), Err(other)) => Err(one.and(other)),
+            (one, other) => one.and(other),
+        }
     }
 
     fn endpoints(&self) -> Vec<Url> {
@@ -465,61 +458,4 @@ impl fmt::Debug for TokenEndpoint {
             .field("parameters", &names)
             .finish_non_exhaustive()
     }
-}
-
-const LARGEST_ANSWER: usize = 1024 * 1024;
-
-fn endpoint_url(text: &str) -> Result<Url, Error> {
-    let url = Url::parse(text).map_err(|error| {
-        Error::configuration(format!("an endpoint's URL is malformed: {error}"))
-    })?;
-    let mistake = if !matches!(url.scheme(), "https" | "http") {
-        "an endpoint's URL must begin with https://"
-    } else if url.fragment().is_some() {
-        "an endpoint's URL must not have a fragment (RFC 6749 §3.2)"
-    } else if !url.username().is_empty() || url.password().is_some() {
-        "an endpoint's URL must not have credentials in it; use ClientAuth"
-    } else {
-        return Ok(url);
-    };
-    Err(Error::configuration(mistake))
-}
-
-/// RFC 9700 §4.12: a 307 would send the refresh token on. digiRunner takes a cookie of its own for
-/// another grant. An idle connection would be a task.
-fn bounded_client(builder: ClientBuilder) -> Result<Client, Error> {
-    #[cfg(feature = "cookies")]
-    let builder = builder.cookie_store(false);
-    let builder = builder.redirect(reqwest::redirect::Policy::none()).pool_max_idle_per_host(0);
-    builder.build().map_err(|error| {
-        let message = "the token endpoint's HTTP client cannot be built";
-        Error::with_source(crate::ErrorKind::Configuration, message, Some(Arc::new(error)))
-    })
-}
-
-/// reqwest's errors quote the URL, which may have a secret in its query.
-fn not_answered(error: reqwest::Error) -> RefreshError {
-    let (failure, message) = if error.is_connect() {
-        (RefreshFailure::NotSent, "no connection to the token endpoint")
-    } else if error.is_builder() {
-        (RefreshFailure::Configuration, "the token request cannot be built")
-    } else {
-        (RefreshFailure::Lost, "the token endpoint's answer was lost")
-    };
-    RefreshError::new(failure, message).with_source(error.without_url())
-}
-
-/// A date is compared with the server's own clock where it tells it.
-fn wait_demanded(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name| headers.get(name)?.to_str().ok();
-    let server_time = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
-    let now = server_time.unwrap_or_else(|| Clock::System.now().wall);
-    retry_after(text(RETRY_AFTER)?, now)
-}
-
-/// RFC 9110 §8.3.1: type and subtype are compared without case; parameters may follow.
-fn is_form(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let kind = value.and_then(|value| value.split(';').next()).unwrap_or_default();
-    kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }

@@ -146,36 +146,45 @@ impl Session {
         self.keep_in_store(generation).await
     }
 
-    /// Forgets the tokens and asks the server to revoke them (RFC 7009); those too that a refresh
-    /// still brings.
+    /// Forgets the tokens, in memory and in the store, and then asks the server to revoke them
+    /// (RFC 7009), if it has a [revocation endpoint](crate::TokenEndpoint::with_revocation_url).
+    ///
+    /// - Memory is cleared at once, and the store before the server is asked: a server that is down
+    ///   keeps nobody logged in. A caller who goes away does not interrupt it.
+    /// - What is revoked is the newest pair: that of the store, which another process may have
+    ///   refreshed, or else the session's own. Both of its tokens, the refresh token first.
+    /// - What a refresh still brings that is running now is revoked too; if that fails, the log says
+    ///   so.
+    /// - An access token is left to its end if the server does not revoke such tokens
+    ///   (`unsupported_token_type`, §2.2.1). That is no error.
+    /// - Each token is tried once. The revocation takes
+    ///   [`refresh_timeout`](SessionBuilder::refresh_timeout) at most, the store its own time.
+    /// - No login hook is called.
     ///
     /// # Errors
     ///
-    /// Why the server or the store could not follow. The session has forgotten the tokens in any
-    /// case.
+    /// Which token could not be revoked, and why; whether the store could not be read or cleared; or
+    /// all of these. The session has forgotten the tokens in any case, so a token that was not
+    /// revoked lives until its end.
+    ///
+    /// - [`Store`](crate::ErrorKind::Store): tokens may still be there, and the next start finds
+    ///   them. Log out once more.
+    /// - [`Configuration`](crate::ErrorKind::Configuration): the server refuses this client.
+    /// - [`Unavailable`](crate::ErrorKind::Unavailable): it cannot be reached, is too slow, or asks
+    ///   to come back later ([`retry_after`](Error::retry_after)).
+    /// - [`Interrupted`](crate::ErrorKind::Interrupted): a store or
+    ///   a [`Refresh`](crate::Refresh) panicked.
     pub async fn log_out(&self) -> Result<(), Error> {
         let by_hook = self.inner.is_inside();
         let (generation, known, is_newest) = {
             let mut guarded = self.inner.guarded.lock();
             let known = guarded.state.credential().map(|credential| credential.tokens.clone());
-            let is_newest = guarded.state.is_unsaved();
+            let is_newest = known.is_some() && guarded.state.is_unsaved();
             guarded.is_logging_out = true;
             (guarded.clear(by_hook), known, is_newest)
         };
-        let forget = |inner: Arc<Inner>| async move {
-            // What the server knows is what was stored last: by us, by another process, or in an
-            // earlier run that nobody has looked at yet.
-            let stored = match &inner.store {
-                Some(store) if !is_newest => inner.load(&**store).await.ok().flatten(),
-                _ => None,
-            };
-            let cleared = inner.keep(generation).await;
-            let revoked = match stored.or(known) {
-                Some(tokens) => inner.revoke(&tokens).await,
-                None => Ok(()),
-            };
-            revoked.and(cleared)
-        };
+        let forget =
+            |inner: Arc<Inner>| async move { inner.forget(generation, known, is_newest).await };
         self.apart("the store or the revocation", forget).await
     }
 

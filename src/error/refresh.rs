@@ -165,17 +165,45 @@ impl RefreshError {
         self
     }
 
+    /// RFC 7009 §2.2.1: "The authorization server does not support the revocation of the presented
+    /// token type."
+    pub(crate) fn is_unsupported_token_type(&self) -> bool {
+        let code = self.server.as_ref().and_then(|server| server.code());
+        self.failure == RefreshFailure::Configuration && code == Some("unsupported_token_type")
+    }
+
+    /// This failure, met while a token of this kind was to be revoked.
+    pub(crate) fn about_revoking(mut self, kind: &str) -> Self {
+        let kind = kind.replace('_', " ");
+        self.message = format!("the {kind} could not be revoked: {}", self.message).into();
+        self
+    }
+
+    /// This failure, and another one that came with it. What may be done is about this one.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.message = format!("{}; {}", self.explain(), other.explain()).into();
+        self.server = None;
+        self.retry_after = self.retry_after.max(other.retry_after);
+        self.source = self.source.or(other.source);
+        self
+    }
+
+    /// The sentence, and what the server said.
+    fn explain(&self) -> Cow<'static, str> {
+        match &self.server {
+            Some(server) => format!("{}: {server}", self.message).into(),
+            None => self.message.clone(),
+        }
+    }
+
     /// This failure as all who waited for the refresh see it, if it is not terminal.
     pub(crate) fn into_shared(self) -> Error {
         let kind = match self.failure {
             RefreshFailure::Configuration => ErrorKind::Configuration,
             _ => ErrorKind::Unavailable,
         };
-        let message = match &self.server {
-            Some(server) => format!("{}: {server}", self.message).into(),
-            None => self.message,
-        };
-        Error::with_source(kind, message, self.source)
+        let message = self.explain();
+        Error::with_source(kind, message, self.source).retry_in(self.retry_after)
     }
 
     /// This failure as the reason for a login, if it is terminal.

@@ -135,6 +135,15 @@ impl ClientAuth {
         }
     }
 
+    /// The method's registered name, by which a server's metadata calls it (RFC 8414 §2).
+    pub(crate) fn method_name(&self) -> &'static str {
+        match self.method {
+            Method::Basic | Method::BasicRaw | Method::DigiRunner => "client_secret_basic",
+            Method::Body => "client_secret_post",
+            Method::None => "none",
+        }
+    }
+
     /// The client's secret, to be taken out of what a server says.
     pub(crate) fn secret(&self) -> &str {
         self.secret.expose_secret()

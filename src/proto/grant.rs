@@ -82,6 +82,26 @@ impl Answer<'_> {
         self.tokens(members, any_type)
     }
 
+    /// Whether a revocation endpoint has followed (RFC 7009 §2.2), or why not (§2.2.1).
+    ///
+    /// "The authorization server responds with HTTP status code 200 if the token has been revoked
+    /// successfully or if the client submitted an invalid token." Nothing needs to be in the body;
+    /// but an error that is there counts, whatever the status.
+    pub(crate) fn revoked(
+        &self,
+        provider: &Provider,
+        secrets: &[&str],
+    ) -> Result<(), RefreshError> {
+        let members = self.members().map(|members| provider.read(members)).unwrap_or_default();
+        match self.server_error(provider, &members, secrets) {
+            Some(error) => {
+                let failure = provider.classify(&error);
+                Err(self.error(failure, "the revocation endpoint did not follow", error))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// A JSON object, or what GitHub answers to those who do not ask for JSON: a form.
     fn members(&self) -> Option<Map<String, Value>> {
         json_object(self.body).or_else(|| {
@@ -201,7 +221,7 @@ impl Answer<'_> {
 
 /// The members of a JSON object. A byte order mark, bytes that are no UTF-8 and a member that cannot
 /// be read (a number beyond all numbers) do not cost the others: a new refresh token may be there.
-fn json_object(body: &[u8]) -> Option<Map<String, Value>> {
+pub(crate) fn json_object(body: &[u8]) -> Option<Map<String, Value>> {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}');
     let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;

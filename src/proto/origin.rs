@@ -80,6 +80,22 @@ impl Reach {
     }
 }
 
+/// The URL of an authorization server, or of a part of it; `what` it is called in errors.
+pub(crate) fn server_url(what: &str, text: &str) -> Result<Url, Error> {
+    let url = Url::parse(text)
+        .map_err(|error| Error::configuration(format!("{what} is malformed: {error}")))?;
+    let mistake = if !matches!(url.scheme(), "https" | "http") {
+        "must begin with https://"
+    } else if url.fragment().is_some() {
+        "must not have a fragment (RFC 6749 §3.2)"
+    } else if !url.username().is_empty() || url.password().is_some() {
+        "must not have credentials in it; use ClientAuth"
+    } else {
+        return Ok(url);
+    };
+    Err(Error::configuration(format!("{what} {mistake}")))
+}
+
 /// The error for a URL that a token may not be sent to over plain `http`.
 pub(crate) fn insecure(url: &Url) -> Error {
     let origin = url.origin().ascii_serialization();
@@ -131,7 +147,7 @@ pub(crate) fn fingerprint(url: &Url) -> u64 {
 ///
 /// RFC 6750 §5.3: "Clients MUST always use TLS (https) or equivalent transport security when
 /// making requests with bearer tokens."
-fn is_confidential(url: &Url) -> bool {
+pub(crate) fn is_confidential(url: &Url) -> bool {
     url.scheme() == "https" || is_loopback(url)
 }
 

@@ -8,6 +8,9 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use crate::clock::Moment;
 use crate::error::{RefreshError, RefreshFailure};
 
+/// A server is not left alone for longer than this, whatever it says.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
 /// The settings of a session.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
@@ -46,7 +49,6 @@ impl Policy {
         failure: RefreshFailure,
         retry_after: Option<Duration>,
     ) -> Duration {
-        const LONGEST: Duration = Duration::from_secs(3600);
         if failure == RefreshFailure::Configuration {
             // A wrong password that is repeated locks a digiRunner client.
             return Duration::from_secs(600);
@@ -56,8 +58,8 @@ impl Policy {
             .with_jitter()
             .with_jitter_seed(self.seed())
             .build();
-        let own = backoff.nth(failures.saturating_sub(1).min(16)).unwrap_or(LONGEST);
-        own.max(retry_after.unwrap_or_default()).min(LONGEST)
+        let own = backoff.nth(failures.saturating_sub(1).min(16)).unwrap_or(LONGEST_PAUSE);
+        own.max(retry_after.unwrap_or_default()).min(LONGEST_PAUSE)
     }
 
     /// The attempts of one refresh.

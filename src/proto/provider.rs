@@ -127,6 +127,7 @@ impl Provider {
 
     /// Sets a function that brings every answer of the token endpoint, success or error, into the
     /// words of RFC 6749 before it is read: `access_token`, `expires_in` in seconds, `error`, ….
+    /// The answers of the revocation endpoint go through it too.
     ///
     /// Whatever else is in it becomes [`TokenSet::members`](crate::TokenSet::members) or
     /// [`ServerError::member`]. Defaults to leaving it as it is.
@@ -284,7 +285,7 @@ pub(crate) fn by_status(status: u16) -> Option<RefreshFailure> {
 
 /// RFC 6749 §5.2: `invalid_grant` is "The provided authorization grant … or refresh token is
 /// invalid, expired, revoked, does not match the redirection URI …, or was issued to another
-/// client". All the other codes are about the client or the request.
+/// client". All the other codes are about the client or the request; the last of them is RFC 7009's.
 fn classify_rfc6749(error: &ServerError) -> RefreshFailure {
     match error.code() {
         Some("invalid_grant") => RefreshFailure::Terminal,
@@ -294,7 +295,8 @@ fn classify_rfc6749(error: &ServerError) -> RefreshFailure {
             | "invalid_scope"
             | "invalid_target"
             | "unauthorized_client"
-            | "unsupported_grant_type",
+            | "unsupported_grant_type"
+            | "unsupported_token_type",
         ) => RefreshFailure::Configuration,
         Some("slow_down" | "temporarily_unavailable") => RefreshFailure::Busy,
         _ => RefreshFailure::Unusable,

@@ -41,12 +41,46 @@ impl Session {
 }
 
 impl Inner {
+    /// Clears the store, and revokes what was in it, or else the tokens that are `known`.
+    pub(super) async fn forget(
+        &self,
+        generation: Generation,
+        known: Option<TokenSet>,
+        is_newest: bool,
+    ) -> Result<(), Error> {
+        // What the server knows is what was stored last: by us, by another process, or in an
+        // earlier run that nobody has looked at yet.
+        let stored = match &self.store {
+            Some(store) if !is_newest => self.load(&**store).await,
+            _ => Ok(None),
+        };
+        let cleared = self.keep(generation).await;
+        let revoked = match (stored, known) {
+            (Ok(Some(tokens)), _) | (_, Some(tokens)) => self.revoke(&tokens).await,
+            (Ok(None), None) => Ok(()),
+            // Nobody knows what there was to revoke.
+            (Err(unread), None) => Err(unread),
+        };
+        match (cleared, revoked) {
+            (Err(one), Err(other)) => Err(one.and(other)),
+            (one, other) => one.and(other),
+        }
+    }
+
     /// Tells the server that `tokens` are not needed any more.
     pub(super) async fn revoke(&self, tokens: &TokenSet) -> Result<(), Error> {
         let revocation = self.refresh.revoke(tokens);
         match self.clock.timeout(self.deadlines.refresh, revocation).await {
             Some(result) => result.map_err(RefreshError::into_shared),
-            None => Err(Error::new(ErrorKind::Unavailable, "the revocation took too long")),
+            None => {
+                let what = match tokens.refresh_token() {
+                    Some(_) => "both tokens are",
+                    None => "the access token is",
+                };
+                let message =
+                    format!("the server took too long: nobody knows whether {what} revoked");
+                Err(Error::new(ErrorKind::Unavailable, message))
+            }
         }
     }
 

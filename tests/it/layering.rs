@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files of `src`, each below everything that it may import.
-const LAYERS: [&str; 37] = [
+const LAYERS: &[&str] = &[
     "clock.rs",
     "error/refresh.rs",
     "error.rs",
@@ -26,13 +26,16 @@ const LAYERS: [&str; 37] = [
     "proto/grant.rs",
     "proto/grant/tests.rs",
     "token/oauth2.rs",
+    "proto/metadata.rs",
     "proto/provider/tests.rs",
     "proto/provider/known/tests.rs",
     "proto.rs",
     "store.rs",
     "store/contract.rs",
     "store/memory.rs",
+    "http_client.rs",
     "refresh.rs",
+    "discovery.rs",
     "session/events.rs",
     "session/waiting.rs",
     "session/flight.rs",

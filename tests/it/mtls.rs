@@ -51,7 +51,7 @@ async fn k_54_a_client_certificate_that_is_refused_calls_no_hook() {
     let foreign = Authority::new("another").issue("orders");
     for (version, message, attempts) in [
         (&TLS12, "no connection to the token endpoint", 3),
-        (&TLS13, "the token endpoint's answer was lost", 2),
+        (&TLS13, "the answer of the token endpoint was lost", 2),
     ] {
         for (case, http) in [
             ("no certificate", trusting(&authority)),

@@ -255,7 +255,7 @@ async fn k_73_a_logout_revokes_the_newest_pair() {
 }
 
 /// A server whose revocation fails in some way.
-struct Stubborn(&'static str);
+pub(crate) struct Stubborn(pub(crate) &'static str);
 
 #[async_trait]
 impl Refresh for Stubborn {

@@ -23,7 +23,7 @@ pub use self::rig::{Hook, Rig, outcome};
 pub use self::server::{Answer, Server, answer, redirect};
 pub use self::store::ScriptedStore;
 pub use self::tls::{Authority, Tls, identity};
-pub use self::wire::{Then, Wire, http};
+pub use self::wire::{ClosedPort, Then, Wire, http};
 
 /// Lets every task run until it waits for something that only the test can give.
 ///

@@ -15,7 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::{
-    Answer, Hook, Issuer, Rig, SECOND, Server, answer, everybody_waits, fed_body, outcome, redirect,
+    Answer, ClosedPort, Hook, Issuer, Rig, SECOND, Server, answer, everybody_waits, fed_body,
+    outcome, redirect,
 };
 
 /// A session with `a0`/`r0` that may send its token to these, and a client with real sockets.
@@ -397,9 +398,8 @@ async fn k_45_the_connection_is_free_after_a_refresh_that_failed_or_panicked() {
 /// K-40: E08: no answer, no verdict.
 #[tokio::test]
 async fn k_40_a_connection_that_is_refused_is_reqwests_error_and_no_refresh() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap());
-    drop(listener);
+    let closed = ClosedPort::reserve();
+    let url = closed.url("/");
     let issuer = Issuer::new();
     let session = Session::builder(issuer.clone())
         .tokens(Rig::tokens(3600))

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 /// What a [`Wire`] does with a connection once the request is read.
@@ -82,6 +82,26 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// A loopback port at which nobody listens, nor can, for as long as it lives.
+pub struct ClosedPort(TcpSocket);
+
+impl ClosedPort {
+    pub fn reserve() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        Self(socket)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+
+    /// `http://127.0.0.1:<port>` and this path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
     }
 }
 
