@@ -20,6 +20,7 @@ mod lifetime;
 mod login;
 mod looked_into;
 mod mtls;
+mod oidc_provider;
 mod person;
 mod regressions;
 mod rejected;

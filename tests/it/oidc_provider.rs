@@ -1,0 +1,311 @@
+//! A server that nobody here wrote: oidc-provider, which the OpenID Foundation has certified, with
+//! refresh tokens that rotate.
+//!
+//! `cargo test --all-features --test it -- --ignored oidc_provider`, with Node ≥ 20 and npm.
+//! Sessions have a manual clock; the server's is moved along with it.
+
+use std::time::Duration;
+
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use reqwest_refresh::{
+    Authenticate, ClientAuth, Error, ErrorKind, LoginReason, ManualClock, Refresh, Session,
+    TokenSet,
+};
+use serde_json::{Value, json};
+
+use crate::support::{Hook, OidcProvider, bounded, outcome};
+
+const GRANTED: &str = "refresh_token: granted";
+
+/// A client that cannot keep a secret.
+fn public() -> Value {
+    json!({ "client_id": "public", "token_endpoint_auth_method": "none" })
+}
+
+/// A client that says who it is by this method.
+fn confidential(id: &str, method: &str, secret: &str) -> Value {
+    json!({ "client_id": id, "token_endpoint_auth_method": method, "client_secret": secret })
+}
+
+/// A session with the server, somebody to ask for a login, and a clock that both share.
+struct Trial<'a> {
+    server: &'a OidcProvider,
+    clock: ManualClock,
+    hook: Hook,
+    session: Session,
+    client: ClientWithMiddleware,
+}
+
+impl<'a> Trial<'a> {
+    fn new(server: &'a OidcProvider, refresh: impl Refresh, tokens: TokenSet) -> Self {
+        let (clock, hook) = (ManualClock::new(), Hook::declining());
+        let builder = Session::builder(refresh).clock(clock.clone()).tokens(tokens);
+        let session = hook.on(builder).build().unwrap();
+        let client = ClientBuilder::new(reqwest::Client::new()).with(session.clone()).build();
+        Self { server, clock, hook, session, client }
+    }
+
+    /// The public client, after a login.
+    async fn public(server: &'a OidcProvider) -> Self {
+        let tokens = server.log_in("public").await;
+        Self::new(server, server.endpoint(ClientAuth::none("public")), tokens)
+    }
+
+    /// Lets time pass for both.
+    async fn advance(&self, duration: Duration) {
+        self.clock.advance(duration);
+        self.server.advance(duration).await;
+    }
+
+    /// What a GET comes to: `200`, or the kind of error.
+    async fn outcome(&self) -> String {
+        let request = self.client.get(self.server.url("/me"));
+        outcome(bounded(request.send()).await)
+    }
+
+    /// What so many GETs at once come to, each named once.
+    async fn outcomes(&self, requests: usize) -> Vec<String> {
+        let spawn = |_| {
+            let request = self.client.get(self.server.url("/me"));
+            tokio::spawn(async { outcome(bounded(request.send()).await) })
+        };
+        let mut outcomes = Vec::new();
+        for request in (0..requests).map(spawn).collect::<Vec<_>>() {
+            outcomes.push(request.await.unwrap());
+        }
+        outcomes.sort_unstable();
+        outcomes.dedup();
+        outcomes
+    }
+
+    fn tokens(&self) -> TokenSet {
+        self.session.current_tokens().unwrap()
+    }
+}
+
+// ---- K-31 ----
+
+/// K-31, Q-70: a client secret may have every printable ASCII character (RFC 6749 §A.2), and so
+/// may the client's id. This server decodes what Basic carries.
+#[tokio::test]
+#[ignore = "starts oidc-provider: needs Node ≥ 20 and npm"]
+async fn q_70_the_server_knows_the_client_by_each_method() {
+    let secret: String = (' '..='~').collect();
+    let (id, basic, post) = ("odd +=%:&", "client_secret_basic", "client_secret_post");
+    let server = OidcProvider::start(&[
+        confidential(id, basic, &secret),
+        confidential("post +=%:&", post, &secret),
+        public(),
+    ])
+    .await;
+    for (case, id, auth, expected) in [
+        ("basic", id, ClientAuth::basic(id, &secret), "200"),
+        ("basic, not encoded", id, ClientAuth::basic_raw("odd", &secret), "configuration"),
+        ("body", "post +=%:&", ClientAuth::body("post +=%:&", &secret), "200"),
+        ("no secret where there is one", id, ClientAuth::none(id), "configuration"),
+        ("none", "public", ClientAuth::none("public"), "200"),
+    ] {
+        let before = server.log().await.len();
+        let trial = Trial::new(&server, server.endpoint(auth), server.log_in(id).await);
+        trial.advance(OidcProvider::ACCESS_TOKEN).await;
+        assert_eq!(trial.outcome().await, expected, "{case}");
+        let log = server.log().await;
+        assert_eq!(log.len(), before + 1, "{case}: one request, {log:?}");
+        assert_eq!(log[before] == GRANTED, expected == "200", "{case}: {log:?}");
+    }
+}
+
+/// K-34, K-54: what is wrong is the setting, so nobody is asked to log in, and nobody tries again.
+#[tokio::test]
+#[ignore = "starts oidc-provider: needs Node ≥ 20 and npm"]
+async fn k_34_a_wrong_secret_is_tried_once_and_calls_no_hook() {
+    let client = confidential("app", "client_secret_basic", "right");
+    let server = OidcProvider::start(&[client]).await;
+    let endpoint = server.endpoint(ClientAuth::basic("app", "wrong"));
+    let trial = Trial::new(&server, endpoint, server.log_in("app").await);
+    trial.advance(OidcProvider::ACCESS_TOKEN).await;
+    assert_eq!(trial.outcomes(20).await, ["configuration"]);
+    trial.clock.advance(Duration::from_secs(300));
+    assert_eq!(trial.outcome().await, "configuration");
+    assert_eq!(server.log().await, ["refresh_token: invalid_client: invalid secret provided"]);
+    assert_eq!(trial.hook.calls(), 0);
+}
+
+// ---- K-32 ----
+
+/// K-32: no request is refused in any life, because none carries a token that is over.
+#[tokio::test]
+#[ignore = "starts oidc-provider: needs Node ≥ 20 and npm"]
+async fn k_32_in_each_life_the_refresh_token_rotates_and_every_request_succeeds() {
+    let server = OidcProvider::start(&[public()]).await;
+    let trial = Trial::public(&server).await;
+    let mut refresh_tokens = vec![trial.tokens().refresh_token().unwrap().to_owned()];
+    for _ in 0..5 {
+        assert_eq!(trial.outcomes(10).await, ["200"]);
+        trial.advance(OidcProvider::ACCESS_TOKEN).await;
+        assert_eq!(trial.outcomes(10).await, ["200"]);
+        refresh_tokens.push(trial.tokens().refresh_token().unwrap().to_owned());
+    }
+    assert_eq!(server.log().await, [GRANTED; 5]);
+    refresh_tokens.sort_unstable();
+    refresh_tokens.dedup();
+    assert_eq!(refresh_tokens.len(), 6);
+}
+
+/// K-06, K-11: a token in its window is replaced behind the request that it still serves; one that
+/// is demanded, before.
+#[tokio::test]
+#[ignore = "starts oidc-provider: needs Node ≥ 20 and npm"]
+async fn k_11_a_stale_token_still_serves_and_a_demanded_one_is_new() {
+    let server = OidcProvider::start(&[public()]).await;
+    let trial = Trial::public(&server).await;
+    let first = trial.tokens();
+    trial.advance(OidcProvider::ACCESS_TOKEN - Duration::from_secs(5)).await;
+    assert_eq!(trial.outcome().await, "200");
+    bounded(trial.session.settle()).await.unwrap();
+    let second = trial.tokens();
+    assert_ne!(second.access_token(), first.access_token());
+    let request = trial.client.get(server.url("/me")).with_extension(Authenticate::AfterRefresh);
+    assert_eq!(bounded(request.send()).await.unwrap().status(), 200);
+    assert_ne!(trial.tokens().access_token(), second.access_token());
+    assert_eq!(server.log().await, [GRANTED; 2]);
+}
+
+// ---- K-20 ----
+
+/// K-20, Q-50: a crowd never looks like a theft to the server, and the session lives on.
+#[tokio::test]
+#[ignore = "starts oidc-provider: needs Node ≥ 20 and npm"]
+async fn k_20_a_storm_makes_one_refresh_and_the_server_sees_no_reuse() {
+    const STORM: usize = 500;
+    for (case, is_known, rejected) in
+        [("the session knows the end", true, 0), ("only the API knows", false, STORM)]
+    {
+        let server = OidcProvider::start(&[public()]).await;
+        let trial = Trial::public(&server).await;
+        match is_known {
+            true => trial.advance(OidcProvider::ACCESS_TOKEN).await,
+            false => server.revoke_token(trial.tokens().access_token()).await,
+        }
+        assert_eq!(trial.outcomes(STORM).await, ["200"], "{case}");
+        let log = server.log().await;
+        let count = |line: &str| log.iter().filter(|seen| *seen == line).count();
+        assert_eq!(count("api: invalid_token: access token not found"), rejected, "{case}");
+        assert_eq!((count(GRANTED), log.len()), (1, rejected + 1), "{case}: nothing else");
+        trial.advance(OidcProvider::ACCESS_TOKEN).await;
+        assert_eq!(trial.outcome().await, "200", "{case}: the next life");
+        assert_eq!(server.log().await[log.len()..], [GRANTED], "{case}");
+        assert_eq!(trial.hook.calls(), 0, "{case}");
+    }
+}
+
+// ---- K-50 ----
+
+/// K-50, K-51, Q-50: however the refresh token came to its end, the session says so once, with the
+/// server's code, then leaves the server alone until somebody has logged in.
+#[tokio::test]
+#[ignore = "starts oidc-provider: needs Node ≥ 20 and npm"]
+async fn k_50_a_dead_refresh_token_asks_once_for_a_login_and_the_login_revives() {
+    let server = OidcProvider::start(&[public()]).await;
+    for (case, detail) in [
+        ("the grant is revoked", "refresh token not found"),
+        ("both tokens are revoked", "refresh token not found"),
+        ("the refresh token is over", "refresh token is expired"),
+        ("the refresh token was used twice", "refresh token not found"),
+    ] {
+        let trial = Trial::public(&server).await;
+        let tokens = trial.tokens();
+        assert_eq!(trial.outcome().await, "200", "{case}");
+        let refresh_token = tokens.refresh_token().unwrap();
+        match case {
+            "the grant is revoked" => server.revoke_grant(refresh_token).await,
+            "both tokens are revoked" => {
+                server.revoke_token(tokens.access_token()).await;
+                server.revoke_token(refresh_token).await;
+            }
+            "the refresh token is over" => server.advance(OidcProvider::REFRESH_TOKEN).await,
+            _ => use_twice(&server, refresh_token).await,
+        }
+        assert_eq!(server.api(tokens.access_token()).await, 401, "{case}");
+
+        let before = server.log().await.len();
+        assert_eq!(trial.outcomes(20).await, ["login required"], "{case}");
+        assert_eq!(trial.outcome().await, "login required", "{case}");
+        let refused = format!("refresh_token: invalid_grant: {detail}");
+        let log = server.log().await;
+        let requests = log[before..].iter().filter(|line| line.starts_with("refresh_token"));
+        assert_eq!(requests.collect::<Vec<_>>(), [&refused], "{case}");
+        assert_eq!(trial.hook.calls(), 1, "{case}");
+        let reason = trial.hook.reasons.lock()[0].clone();
+        let LoginReason::Refused { error, after_lost_answer: false, .. } = reason else {
+            panic!("{case}: {reason:?}");
+        };
+        assert_eq!((error.status(), error.code()), (400, Some("invalid_grant")), "{case}");
+
+        let login = server.log_in("public").await;
+        trial.session.set_tokens(login).await.unwrap();
+        assert_eq!(trial.outcome().await, "200", "{case}");
+        assert_eq!(server.log().await.len(), log.len(), "{case}: a new pair needs no refresh");
+    }
+}
+
+/// What a client without one refresh for all does: the same refresh token again. The server takes
+/// it for a theft, and what the first use brought is dead too.
+async fn use_twice(server: &OidcProvider, refresh_token: &str) {
+    let before = server.log().await.len();
+    let form = [
+        ("grant_type", "refresh_token"),
+        ("client_id", "public"),
+        ("refresh_token", refresh_token),
+    ];
+    let (status, answer) = server.post(&form).await;
+    assert_eq!(status, 200, "{answer}");
+    let access_token = answer["access_token"].as_str().unwrap();
+    assert_eq!(server.api(access_token).await, 200);
+    let (status, error) = server.post(&form).await;
+    assert_eq!((status, &error["error"]), (400, &json!("invalid_grant")));
+    assert_eq!(server.api(access_token).await, 401, "the whole grant is revoked");
+    let reused = "refresh_token: invalid_grant: refresh token already used";
+    let log = server.log().await;
+    assert_eq!(log[before..before + 3], [GRANTED, "grant revoked", reused]);
+}
+
+/// K-44: who was rejected by the API learns that, too.
+#[tokio::test]
+#[ignore = "starts oidc-provider: needs Node ≥ 20 and npm"]
+async fn k_44_behind_a_401_the_error_has_the_servers_challenge() {
+    let server = OidcProvider::start(&[public()]).await;
+    let trial = Trial::public(&server).await;
+    server.revoke_grant(trial.tokens().refresh_token().unwrap()).await;
+    let error = bounded(trial.client.get(server.url("/me")).send()).await.unwrap_err();
+    let error = Error::find(&error).unwrap();
+    assert!(matches!(error.kind(), ErrorKind::LoginRequired(LoginReason::Refused { .. })));
+    let rejection = error.rejection().unwrap();
+    let challenge = rejection.headers()["www-authenticate"].to_str().unwrap();
+    assert_eq!(rejection.status(), 401);
+    assert!(challenge.contains(r#"error="invalid_token""#), "{challenge}");
+}
+
+// ---- K-73 ----
+
+/// K-73: nothing of a session is left at the server after its logout.
+#[tokio::test]
+#[ignore = "starts oidc-provider: needs Node ≥ 20 and npm"]
+async fn k_73_after_log_out_the_server_refuses_both_tokens() {
+    let server = OidcProvider::start(&[public()]).await;
+    let trial = Trial::public(&server).await;
+    trial.advance(OidcProvider::ACCESS_TOKEN).await;
+    assert_eq!(trial.outcome().await, "200");
+    let tokens = trial.tokens();
+    bounded(trial.session.log_out()).await.unwrap();
+    assert_eq!(server.log().await, [GRANTED, "grant revoked"]);
+    assert_eq!(server.api(tokens.access_token()).await, 401);
+    let form = [
+        ("grant_type", "refresh_token"),
+        ("client_id", "public"),
+        ("refresh_token", tokens.refresh_token().unwrap()),
+    ];
+    let (status, answer) = server.post(&form).await;
+    assert_eq!((status, &answer["error"]), (400, &json!("invalid_grant")));
+    assert_eq!(trial.outcome().await, "login required");
+}

@@ -1,0 +1,119 @@
+// oidc-provider, which is certified by the OpenID Foundation, and a few doors for tests.
+//
+//     node server.mjs '{"clients": [{"client_id": "app", ...}], "ttl": {"AccessToken": 60}}'
+//
+// Prints its port, then serves until stdin is closed. The API is the library's own userinfo, `/me`.
+
+import { generateKeyPairSync } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { Provider } from 'oidc-provider';
+
+const { clients, ttl } = JSON.parse(process.argv[2]);
+const scope = 'openid offline_access';
+
+process.stdin.resume().on('close', () => process.exit());
+
+// The library asks nothing but this for the time: `/test/advance` lets it pass.
+let ahead = 0;
+const { now } = Date;
+Date.now = () => now() + ahead;
+
+const server = createServer().listen(0, '127.0.0.1');
+await once(server, 'listening');
+const issuer = `http://127.0.0.1:${server.address().port}`;
+
+const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+const provider = new Provider(issuer, {
+  clients,
+  clientDefaults: {
+    grant_types: ['authorization_code', 'refresh_token'],
+    id_token_signed_response_alg: 'ES256',
+    redirect_uris: ['https://app.example.com/callback'],
+  },
+  clientAuthMethods: [
+    'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt', 'none',
+  ],
+  cookies: { keys: ['not used'] },
+  features: {
+    clientCredentials: { enabled: true },
+    devInteractions: { enabled: false },
+    introspection: { enabled: true },
+    revocation: { enabled: true },
+  },
+  findAccount: (_, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
+  jwks: { keys: [privateKey.export({ format: 'jwk' })] },
+  rotateRefreshToken: true,
+  ttl,
+});
+
+// What the server saw and did, a line each.
+const log = [];
+const refused = ({ error, error_detail, error_description }) =>
+  `${error}: ${error_detail ?? error_description}`;
+provider.on('grant.success', ({ oidc }) => log.push(`${oidc.params.grant_type}: granted`));
+provider.on('grant.error', ({ oidc }, error) =>
+  log.push(`${oidc.params.grant_type}: ${refused(error)}`));
+provider.on('grant.revoked', () => log.push('grant revoked'));
+provider.on('revocation.error', (_, error) => log.push(`revocation: ${refused(error)}`));
+provider.on('userinfo.error', (_, error) => log.push(`api: ${refused(error)}`));
+provider.on('server_error', (_, error) => log.push(`server error: ${error.stack}`));
+
+const doors = {
+  // What a login with a browser would have brought: a token response.
+  async login({ client_id }) {
+    const accountId = 'somebody';
+    const client = await provider.Client.find(client_id);
+    const grant = new provider.Grant({ accountId, clientId: client_id });
+    grant.addOIDCScope(scope);
+    const grantId = await grant.save();
+    const token = { accountId, client, grantId, gty: 'authorization_code', scope };
+    const access = new provider.AccessToken(token);
+    return {
+      access_token: await access.save(),
+      expires_in: access.expiration,
+      refresh_token: await new provider.RefreshToken(token).save(),
+      scope,
+      token_type: access.tokenType,
+    };
+  },
+
+  // The account's owner withdraws what they allowed.
+  async revoke_grant({ token }) {
+    const { grantId } = await provider.RefreshToken.find(token);
+    await (await provider.Grant.find(grantId)).destroy();
+    await provider.AccessToken.revokeByGrantId(grantId);
+    await provider.RefreshToken.revokeByGrantId(grantId);
+  },
+
+  // An administrator takes one token away, of either kind.
+  async revoke_token({ token }) {
+    const found = await provider.AccessToken.find(token) ?? await provider.RefreshToken.find(token);
+    await found.destroy();
+  },
+
+  async advance({ seconds }) {
+    ahead += Number(seconds) * 1000;
+  },
+
+  async log() {
+    return log;
+  },
+};
+
+const library = provider.callback();
+server.on('request', async (request, response) => {
+  const { pathname, searchParams } = new URL(request.url, issuer);
+  if (!pathname.startsWith('/test/')) {
+    library(request, response);
+    return;
+  }
+  try {
+    const answer = await doors[pathname.slice('/test/'.length)](Object.fromEntries(searchParams));
+    response.end(JSON.stringify(answer ?? null));
+  } catch (error) {
+    response.writeHead(500).end(error.stack);
+  }
+});
+
+console.log(server.address().port);
