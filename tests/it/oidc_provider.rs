@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_refresh::{
-    Authenticate, ClientAuth, Error, ErrorKind, LoginReason, ManualClock, Refresh, Session,
+    Authenticate, ClientAuth, Error, ErrorKind, LoginReason, ManualClock, Session, SessionBuilder,
     TokenSet,
 };
 use serde_json::{Value, json};
@@ -30,6 +30,7 @@ fn confidential(id: &str, method: &str, secret: &str) -> Value {
 /// A session with the server, somebody to ask for a login, and a clock that both share.
 struct Trial<'a> {
     server: &'a OidcProvider,
+    api: String,
     clock: ManualClock,
     hook: Hook,
     session: Session,
@@ -37,18 +38,22 @@ struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    fn new(server: &'a OidcProvider, refresh: impl Refresh, tokens: TokenSet) -> Self {
+    fn new(server: &'a OidcProvider, path: &str, builder: SessionBuilder) -> Self {
         let (clock, hook) = (ManualClock::new(), Hook::declining());
-        let builder = Session::builder(refresh).clock(clock.clone()).tokens(tokens);
-        let session = hook.on(builder).build().unwrap();
+        let session = hook.on(builder.clock(clock.clone())).build().unwrap();
         let client = ClientBuilder::new(reqwest::Client::new()).with(session.clone()).build();
-        Self { server, clock, hook, session, client }
+        Self { server, api: server.url(path), clock, hook, session, client }
+    }
+
+    /// A client that says who it is in this way, after a login of somebody with it.
+    async fn with(server: &'a OidcProvider, client_id: &str, auth: ClientAuth) -> Self {
+        let builder = Session::builder(server.endpoint(auth));
+        Self::new(server, "/me", builder.tokens(server.log_in(client_id).await))
     }
 
     /// The public client, after a login.
     async fn public(server: &'a OidcProvider) -> Self {
-        let tokens = server.log_in("public").await;
-        Self::new(server, server.endpoint(ClientAuth::none("public")), tokens)
+        Self::with(server, "public", ClientAuth::none("public")).await
     }
 
     /// Lets time pass for both.
@@ -59,14 +64,14 @@ impl<'a> Trial<'a> {
 
     /// What a GET comes to: `200`, or the kind of error.
     async fn outcome(&self) -> String {
-        let request = self.client.get(self.server.url("/me"));
+        let request = self.client.get(&self.api);
         outcome(bounded(request.send()).await)
     }
 
     /// What so many GETs at once come to, each named once.
     async fn outcomes(&self, requests: usize) -> Vec<String> {
         let spawn = |_| {
-            let request = self.client.get(self.server.url("/me"));
+            let request = self.client.get(&self.api);
             tokio::spawn(async { outcome(bounded(request.send()).await) })
         };
         let mut outcomes = Vec::new();
@@ -106,7 +111,7 @@ async fn q_70_the_server_knows_the_client_by_each_method() {
         ("none", "public", ClientAuth::none("public"), "200"),
     ] {
         let before = server.log().await.len();
-        let trial = Trial::new(&server, server.endpoint(auth), server.log_in(id).await);
+        let trial = Trial::with(&server, id, auth).await;
         trial.advance(OidcProvider::ACCESS_TOKEN).await;
         assert_eq!(trial.outcome().await, expected, "{case}");
         let log = server.log().await;
@@ -121,8 +126,7 @@ async fn q_70_the_server_knows_the_client_by_each_method() {
 async fn k_34_a_wrong_secret_is_tried_once_and_calls_no_hook() {
     let client = confidential("app", "client_secret_basic", "right");
     let server = OidcProvider::start(&[client]).await;
-    let endpoint = server.endpoint(ClientAuth::basic("app", "wrong"));
-    let trial = Trial::new(&server, endpoint, server.log_in("app").await);
+    let trial = Trial::with(&server, "app", ClientAuth::basic("app", "wrong")).await;
     trial.advance(OidcProvider::ACCESS_TOKEN).await;
     assert_eq!(trial.outcomes(20).await, ["configuration"]);
     trial.clock.advance(Duration::from_secs(300));
@@ -165,7 +169,7 @@ async fn k_11_a_stale_token_still_serves_and_a_demanded_one_is_new() {
     bounded(trial.session.settle()).await.unwrap();
     let second = trial.tokens();
     assert_ne!(second.access_token(), first.access_token());
-    let request = trial.client.get(server.url("/me")).with_extension(Authenticate::AfterRefresh);
+    let request = trial.client.get(&trial.api).with_extension(Authenticate::AfterRefresh);
     assert_eq!(bounded(request.send()).await.unwrap().status(), 200);
     assert_ne!(trial.tokens().access_token(), second.access_token());
     assert_eq!(server.log().await, [GRANTED; 2]);
@@ -277,7 +281,7 @@ async fn k_44_behind_a_401_the_error_has_the_servers_challenge() {
     let server = OidcProvider::start(&[public()]).await;
     let trial = Trial::public(&server).await;
     server.revoke_grant(trial.tokens().refresh_token().unwrap()).await;
-    let error = bounded(trial.client.get(server.url("/me")).send()).await.unwrap_err();
+    let error = bounded(trial.client.get(&trial.api).send()).await.unwrap_err();
     let error = Error::find(&error).unwrap();
     assert!(matches!(error.kind(), ErrorKind::LoginRequired(LoginReason::Refused { .. })));
     let rejection = error.rejection().unwrap();
@@ -308,4 +312,39 @@ async fn k_73_after_log_out_the_server_refuses_both_tokens() {
     let (status, answer) = server.post(&form).await;
     assert_eq!((status, &answer["error"]), (400, &json!("invalid_grant")));
     assert_eq!(trial.outcome().await, "login required");
+}
+
+// ---- Client credentials ----
+
+/// K-20, K-40, K-50: RFC 6749 §4.4. A program's session begins with nothing, needs nobody, and
+/// gets a token for each life, and for one that the API rejects.
+#[tokio::test]
+#[ignore = "starts oidc-provider: needs Node ≥ 20 and npm"]
+async fn k_50_a_program_gets_its_tokens_without_a_person() {
+    const GRANTED: &str = "client_credentials: granted";
+    let mut nightly = confidential("nightly", "client_secret_basic", "a+b=c%");
+    nightly["grant_types"] = json!(["client_credentials"]);
+    nightly["response_types"] = json!([]);
+    nightly["redirect_uris"] = json!([]);
+    let server = OidcProvider::start(&[nightly]).await;
+    let session = |secret| {
+        let endpoint = server.endpoint(ClientAuth::basic("nightly", secret));
+        Trial::new(&server, "/service", Session::builder(endpoint.with_client_credentials()))
+    };
+    let trial = session("a+b=c%");
+    assert_eq!(trial.outcomes(50).await, ["200"]);
+    trial.advance(OidcProvider::ACCESS_TOKEN).await;
+    assert_eq!(trial.outcomes(50).await, ["200"]);
+    assert_eq!(server.log().await, [GRANTED; 2]);
+    server.revoke_token(trial.tokens().access_token()).await;
+    assert_eq!(trial.outcome().await, "200");
+    assert_eq!(server.log().await[2..], ["service: invalid_token", GRANTED]);
+
+    let mistaken = session("wrong");
+    assert_eq!(mistaken.outcomes(5).await, ["configuration"]);
+    assert_eq!(
+        server.log().await[4..],
+        ["client_credentials: invalid_client: invalid secret provided"]
+    );
+    assert_eq!(trial.hook.calls() + mistaken.hook.calls(), 0);
 }

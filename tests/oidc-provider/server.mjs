@@ -2,7 +2,8 @@
 //
 //     node server.mjs '{"clients": [{"client_id": "app", ...}], "ttl": {"AccessToken": 60}}'
 //
-// Prints its port, then serves until stdin is closed. The API is the library's own userinfo, `/me`.
+// Prints its port, then serves until stdin is closed. The API for people is the library's own
+// userinfo, `/me`; the one for programs, `/service`, takes tokens of the client credentials grant.
 
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
@@ -38,7 +39,6 @@ const provider = new Provider(issuer, {
   features: {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: false },
-    introspection: { enabled: true },
     revocation: { enabled: true },
   },
   findAccount: (_, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
@@ -86,10 +86,12 @@ const doors = {
     await provider.RefreshToken.revokeByGrantId(grantId);
   },
 
-  // An administrator takes one token away, of either kind.
+  // An administrator takes one token away, of any kind.
   async revoke_token({ token }) {
-    const found = await provider.AccessToken.find(token) ?? await provider.RefreshToken.find(token);
-    await found.destroy();
+    const { AccessToken, ClientCredentials, RefreshToken } = provider;
+    const kinds = [AccessToken, ClientCredentials, RefreshToken];
+    const found = await Promise.all(kinds.map((kind) => kind.find(token)));
+    await found.find(Boolean).destroy();
   },
 
   async advance({ seconds }) {
@@ -101,19 +103,31 @@ const doors = {
   },
 };
 
-const library = provider.callback();
-server.on('request', async (request, response) => {
-  const { pathname, searchParams } = new URL(request.url, issuer);
-  if (!pathname.startsWith('/test/')) {
-    library(request, response);
+async function service({ headers }, response) {
+  const token = headers.authorization?.replace(/^Bearer /, '');
+  if (await provider.ClientCredentials.find(token)) {
+    response.end();
     return;
   }
+  log.push('service: invalid_token');
+  response.writeHead(401, { 'WWW-Authenticate': 'Bearer error="invalid_token"' }).end();
+}
+
+async function door({ pathname, searchParams }, response) {
   try {
     const answer = await doors[pathname.slice('/test/'.length)](Object.fromEntries(searchParams));
     response.end(JSON.stringify(answer ?? null));
   } catch (error) {
     response.writeHead(500).end(error.stack);
   }
+}
+
+const library = provider.callback();
+server.on('request', (request, response) => {
+  const url = new URL(request.url, issuer);
+  if (url.pathname.startsWith('/test/')) return door(url, response);
+  if (url.pathname === '/service') return service(request, response);
+  return library(request, response);
 });
 
 console.log(server.address().port);

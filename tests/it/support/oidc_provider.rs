@@ -76,7 +76,7 @@ impl OidcProvider {
         self.door("revoke_grant", &[("token", refresh_token)]).await;
     }
 
-    /// Takes away one token, of either kind.
+    /// Takes away one token, of any kind.
     pub async fn revoke_token(&self, token: &str) {
         self.door("revoke_token", &[("token", token)]).await;
     }
