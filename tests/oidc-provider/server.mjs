@@ -3,7 +3,8 @@
 //     node server.mjs '{"clients": [{"client_id": "app", ...}], "ttl": {"AccessToken": 60}}'
 //
 // Prints its port, then serves until stdin is closed. The API for people is the library's own
-// userinfo, `/me`; the one for programs, `/service`, takes tokens of the client credentials grant.
+// userinfo, `/me`; at `/me?late` nobody is answered before somebody was at `/me`, with a 200. The one
+// for programs, `/service`, takes tokens of the client credentials grant.
 
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
@@ -123,10 +124,15 @@ async function door({ pathname, searchParams }, response) {
 }
 
 const library = provider.callback();
-server.on('request', (request, response) => {
+const served = once(server, 'served');
+server.on('request', async (request, response) => {
   const url = new URL(request.url, issuer);
   if (url.pathname.startsWith('/test/')) return door(url, response);
   if (url.pathname === '/service') return service(request, response);
+  if (url.searchParams.has('late')) await served;
+  if (url.pathname === '/me') {
+    response.on('finish', () => response.statusCode === 200 && server.emit('served'));
+  }
   return library(request, response);
 });
 
