@@ -21,7 +21,8 @@ let ahead = 0;
 const { now } = Date;
 Date.now = () => now() + ahead;
 
-const server = createServer().listen(0, '127.0.0.1');
+// No connection is closed at the moment at which a client sends on it again.
+const server = createServer({ keepAliveTimeout: 0 }).listen(0, '127.0.0.1');
 await once(server, 'listening');
 const issuer = `http://127.0.0.1:${server.address().port}`;
 

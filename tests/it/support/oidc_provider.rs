@@ -1,3 +1,5 @@
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -126,22 +128,39 @@ pub async fn bounded<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(patience, future).await.expect("this takes too long")
 }
 
-/// The folder with the server and its packages, away from the sources. Made once.
+/// The folder with the server and its packages, away from the sources. Made once for these files,
+/// also by processes that run at the same time.
 async fn installed() -> &'static Path {
     static FOLDER: OnceCell<PathBuf> = OnceCell::const_new();
     let folder = FOLDER.get_or_init(|| async {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oidc-provider");
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("oidc-provider");
-        std::fs::create_dir_all(&folder).unwrap();
-        for file in ["package.json", "package-lock.json", "server.mjs"] {
-            std::fs::copy(source.join(file), folder.join(file)).unwrap();
+        let files = ["package.json", "package-lock.json", "server.mjs"]
+            .map(|name| (name, fs::read(source.join(name)).unwrap()));
+        let mut hasher = DefaultHasher::new();
+        files.hash(&mut hasher);
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let folder = place.join(format!("oidc-provider-{:x}", hasher.finish()));
+        if !folder.exists() {
+            let ours = folder.with_extension(std::process::id().to_string());
+            fs::create_dir_all(&ours).unwrap();
+            for (name, content) in files {
+                fs::write(ours.join(name), content).unwrap();
+            }
+            install(&ours).await;
+            if fs::rename(&ours, &folder).is_err() {
+                // Another process was faster.
+                fs::remove_dir_all(&ours).unwrap();
+            }
         }
-        let mut npm = Command::new("npm");
-        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-        npm.current_dir(&folder).stdin(Stdio::null()).kill_on_drop(true);
-        let output = bounded(npm.output()).await.expect("this test needs npm");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         folder
     });
     folder.await
+}
+
+async fn install(folder: &Path) {
+    let mut npm = Command::new("npm");
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+    npm.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
+    let output = bounded(npm.output()).await.expect("this test needs npm");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
