@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_refresh::{
-    Authenticate, ClientAuth, Error, ErrorKind, LoginReason, ManualClock, Session, SessionBuilder,
-    TokenSet,
+    Authenticate, ClientAuth, Error, ErrorKind, LoginReason, ManualClock, ServerMetadata, Session,
+    SessionBuilder, TokenSet,
 };
 use serde_json::{Value, json};
 
@@ -354,4 +354,35 @@ async fn k_50_a_program_gets_its_tokens_without_a_person() {
         ["client_credentials: invalid_client: invalid secret provided"]
     );
     assert_eq!(trial.hook.calls() + mistaken.hook.calls(), 0);
+}
+
+// ---- Discovery ----
+
+/// K-31, R-110: the issuer's URL is enough to refresh and to log out.
+#[tokio::test]
+#[ignore = "starts oidc-provider: needs Node ≥ 20 and npm"]
+async fn r_110_the_issuer_names_its_endpoints_and_methods() {
+    let server = OidcProvider::start(&[public()]).await;
+    let metadata = bounded(ServerMetadata::discover(&server.url(""))).await.unwrap();
+    assert_eq!(metadata.issuer(), server.url(""));
+    assert_eq!(
+        metadata.auth_methods(),
+        [
+            "client_secret_basic",
+            "client_secret_post",
+            "client_secret_jwt",
+            "private_key_jwt",
+            "none"
+        ]
+    );
+    let endpoint = metadata.token_endpoint(ClientAuth::none("public")).unwrap();
+    let builder = Session::builder(endpoint).tokens(server.log_in("public").await);
+    let trial = Trial::new(&server, "/me", builder);
+    trial.advance(OidcProvider::ACCESS_TOKEN).await;
+    assert_eq!(trial.outcome().await, "200");
+    bounded(trial.session.log_out()).await.unwrap();
+    assert_eq!(server.log().await, [GRANTED, "grant revoked"]);
+
+    let elsewhere = bounded(ServerMetadata::discover(&server.url("/elsewhere"))).await;
+    assert!(matches!(elsewhere.unwrap_err().kind(), ErrorKind::Configuration));
 }
