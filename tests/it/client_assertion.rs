@@ -13,8 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use parking_lot::Mutex;
 use reqwest_refresh::{
-    ClientAuth, ErrorKind, Refresh as _, RefreshFailure, SigningAlgorithm, SigningKey,
-    TokenEndpoint,
+    ClientAuth, ErrorKind, Refresh as _, RefreshFailure, ServerMetadata, SigningAlgorithm,
+    SigningKey, TokenEndpoint,
 };
 use serde_json::{Value, json};
 
@@ -176,6 +176,28 @@ async fn k_31_the_audience_can_be_the_issuer() {
     told.refresh(&tokens()).await.unwrap();
     let error = endpoint(&server, auth).refresh(&tokens()).await.unwrap_err();
     assert_eq!(error.failure(), RefreshFailure::Configuration);
+}
+
+/// K-31, R-102: the server that says its name wants to read it.
+#[tokio::test]
+async fn k_31_an_endpoint_of_a_servers_metadata_means_the_issuer() {
+    let (key, mut registration) = es256();
+    registration.audience = Some("https://issuer.test");
+    let server = server(&registration).await;
+    let document = json!({
+        "issuer": "https://issuer.test",
+        "token_endpoint": server.url("/token"),
+        "revocation_endpoint": server.url("/revoke"),
+        "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+    });
+    let document = document.to_string();
+    let found = ServerMetadata::from_json("https://issuer.test", document.as_bytes()).unwrap();
+    let auth = ClientAuth::private_key_jwt("app", key);
+    let endpoint = found.token_endpoint(auth.clone()).unwrap();
+    endpoint.refresh(&tokens()).await.unwrap();
+    endpoint.revoke(&tokens()).await.unwrap();
+    let other = found.token_endpoint(auth.with_audience(server.url("/token"))).unwrap();
+    other.refresh(&tokens()).await.expect_err("what is said comes first");
 }
 
 /// K-35, R-101: a server that remembers what it has seen refuses none of ours, be it another attempt
