@@ -20,6 +20,8 @@ pub use self::error::{
 };
 pub use self::middleware::Authenticate;
 pub use self::proto::client_auth::ClientAuth;
+#[cfg(feature = "jwt-auth")]
+pub use self::proto::jws::{SigningAlgorithm, SigningKey};
 pub use self::proto::provider::{Judgement, Provider};
 pub use self::refresh::{Refresh, TokenEndpoint};
 pub use self::session::{Event, Events, Session, SessionBuilder, Status};

@@ -10,9 +10,10 @@ use http::{HeaderValue, Method};
 use reqwest::{ClientBuilder, Request, Url};
 use url::Position;
 
+use crate::clock::Clock;
 use crate::error::{Error, RefreshError, RefreshFailure};
 use crate::http_client::{HttpAnswer, HttpClient};
-use crate::proto::client_auth::ClientAuth;
+use crate::proto::client_auth::{Attempt, ClientAuth};
 use crate::proto::grant::{RESERVED, revocation_form, token_form};
 use crate::proto::origin::server_url;
 use crate::proto::provider::Provider;
@@ -104,6 +105,8 @@ impl<R: Refresh + ?Sized> Refresh for Arc<R> {
 pub struct TokenEndpoint {
     url: Url,
     revocation_url: Option<Url>,
+    /// The server's name, where its metadata says it.
+    issuer: Option<String>,
     auth: ClientAuth,
     provider: Provider,
     grant: Grant,
@@ -127,6 +130,7 @@ impl TokenEndpoint {
         Ok(Self {
             url: server_url("an endpoint's URL", url)?,
             revocation_url: None,
+            issuer: None,
             auth,
             provider: Provider::rfc6749(),
             grant: Grant::RefreshToken,
@@ -283,6 +287,11 @@ impl TokenEndpoint {
         Ok(self.with_client(HttpClient::new(builder)?))
     }
 
+    pub(crate) fn with_issuer(mut self, issuer: &str) -> Self {
+        self.issuer = Some(issuer.to_owned());
+        self
+    }
+
     pub(crate) fn with_client(mut self, client: HttpClient) -> Self {
         self.client = client;
         self
@@ -326,7 +335,7 @@ impl TokenEndpoint {
     ) -> Result<TokenSet, RefreshError> {
         let grant_type = [("grant_type", grant_type)];
         let scope = self.scope.iter().map(|scope| ("scope", &**scope)).collect::<Vec<_>>();
-        let auth = self.auth.form();
+        let proof = self.auth.prove(&self.attempt())?;
         let ours = self.parameters.iter().map(|(name, value)| (&**name, &**value));
         let theirs = self.provider.parameters().iter().copied();
         let theirs = theirs.filter(|(name, _)| !RESERVED.contains(name));
@@ -334,14 +343,23 @@ impl TokenEndpoint {
             &grant_type,
             parameters,
             &scope,
-            &auth,
+            &proof.parameters().collect::<Vec<_>>(),
             &ours.collect::<Vec<_>>(),
             &theirs.collect::<Vec<_>>(),
         ]);
-        let answer = self.post("the token endpoint", &self.url, self.auth.header(), form).await?;
+        let answer = self.post("the token endpoint", &self.url, proof.header, form).await?;
         let values = parameters.iter().map(|(_, value)| *value);
         let secrets: Vec<_> = values.chain(secret).chain([self.auth.secret()]).collect();
         answer.as_answer().read(&self.provider, self.any_type, &secrets)
+    }
+
+    /// Another one each time: a server may refuse a proof that it has seen.
+    fn attempt(&self) -> Attempt<'_> {
+        Attempt {
+            now: Clock::System.now().wall,
+            nonce: fastrand::u128(..),
+            audience: self.issuer.as_deref().unwrap_or(self.url.as_str()),
+        }
     }
 
     /// Sends one form to `peer`, as errors call it.
@@ -371,9 +389,10 @@ impl TokenEndpoint {
         hint: &str,
         secrets: &[&str],
     ) -> Result<(), RefreshError> {
-        let (authorization, others) = self.auth.for_revocation();
-        let form = revocation_form(token, hint, others);
-        let answer = self.post("the revocation endpoint", url, authorization, form).await;
+        let proof = self.auth.prove_for_revocation(&self.attempt());
+        let proof = proof.map_err(|error| error.about_revoking(hint))?;
+        let form = revocation_form(token, hint, proof.parameters());
+        let answer = self.post("the revocation endpoint", url, proof.header, form).await;
         answer
             .and_then(|answer| answer.as_answer().revoked(&self.provider, secrets))
             .map_err(|error| error.about_revoking(hint))

@@ -6,6 +6,7 @@ mod attaching;
 mod bad_input;
 mod bad_parts;
 mod budget;
+mod client_assertion;
 mod digirunner;
 mod discovery;
 mod ecosystem;
