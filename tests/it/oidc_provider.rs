@@ -4,12 +4,13 @@
 //! `cargo test --all-features --test it -- --ignored oidc_provider`, with Node ≥ 20 and npm.
 //! Sessions have a manual clock; the server's is moved along with it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_refresh::{
     Authenticate, ClientAuth, Error, ErrorKind, LoginReason, ManualClock, ServerMetadata, Session,
-    SessionBuilder, TokenSet,
+    SessionBuilder, SigningAlgorithm, SigningKey, TokenSet,
 };
 use serde_json::{Value, json};
 
@@ -137,6 +138,102 @@ async fn k_34_a_wrong_secret_is_tried_once_and_calls_no_hook() {
     assert_eq!(trial.outcome().await, "configuration");
     assert_eq!(server.log().await, ["refresh_token: invalid_client: invalid secret provided"]);
     assert_eq!(trial.hook.calls(), 0);
+}
+
+/// A client that signs who it is by this algorithm, and has its name.
+fn signing(algorithm: &str, method: &str) -> Value {
+    let mut client = confidential(algorithm, method, &"0123456789abcdef".repeat(2));
+    client["token_endpoint_auth_signing_alg"] = json!(algorithm);
+    client
+}
+
+/// K-31: RFC 7523. The keys are of somebody else's making too. The server takes no `jti` twice.
+#[tokio::test]
+#[ignore = "starts oidc-provider: needs Node ≥ 20 and npm"]
+async fn k_31_the_server_knows_the_client_by_its_signature() {
+    let private = "private_key_jwt";
+    let clients = [
+        signing("EdDSA", private),
+        signing("ES256", private),
+        signing("PS256", private),
+        signing("RS256", private),
+        signing("HS256", "client_secret_jwt"),
+    ];
+    let server = OidcProvider::start(&clients).await;
+    let mut ways = Vec::new();
+    for (id, algorithm) in [
+        ("EdDSA", SigningAlgorithm::EdDsa),
+        ("ES256", SigningAlgorithm::Es256),
+        ("PS256", SigningAlgorithm::Ps256),
+        ("RS256", SigningAlgorithm::Rs256),
+    ] {
+        let key = server.key(id).await;
+        let pem = SigningKey::from_pem(algorithm, key["pem"].as_str().unwrap()).unwrap();
+        ways.push((id, ClientAuth::private_key_jwt(id, pem)));
+        let jwk = SigningKey::from_jwk(key["jwk"].to_string()).unwrap();
+        let auth = ClientAuth::private_key_jwt(id, jwk);
+        ways.push((id, auth.with_audience(server.url(""))));
+    }
+    let secret = clients[4]["client_secret"].as_str().unwrap();
+    ways.push(("HS256", ClientAuth::client_secret_jwt("HS256", secret)));
+    for (id, auth) in ways {
+        let before = server.log().await.len();
+        let trial = Trial::with(&server, id, auth).await;
+        for _ in 0..3 {
+            bounded(trial.session.refresh()).await.unwrap();
+        }
+        assert_eq!(trial.outcome().await, "200", "{id}");
+        bounded(trial.session.log_out()).await.unwrap();
+        let log = server.log().await;
+        assert_eq!(log[before..], [GRANTED, GRANTED, GRANTED, "grant revoked"], "{id}");
+    }
+}
+
+/// K-34: a key that is not the client's is like a wrong secret.
+#[tokio::test]
+#[ignore = "starts oidc-provider: needs Node ≥ 20 and npm"]
+async fn k_34_another_clients_key_is_tried_once_and_calls_no_hook() {
+    let private = "private_key_jwt";
+    let mut other = signing("ES256", private);
+    other["client_id"] = json!("other");
+    let server = OidcProvider::start(&[signing("ES256", private), other]).await;
+    let key = server.key("other").await["jwk"].to_string();
+    let auth = ClientAuth::private_key_jwt("ES256", SigningKey::from_jwk(key).unwrap());
+    let trial = Trial::with(&server, "ES256", auth).await;
+    trial.clock.advance(OidcProvider::ACCESS_TOKEN);
+    assert_eq!(trial.outcomes(20).await, ["configuration"]);
+    let log = server.log().await;
+    assert_eq!(log.len(), 1, "{log:?}");
+    assert!(log[0].starts_with("refresh_token: invalid_client"), "{log:?}");
+    assert_eq!(trial.hook.calls(), 0);
+}
+
+/// What the rows of [`k_31_the_server_knows_the_client_by_its_signature`] are measured against: an
+/// assertion by hand is good for one request.
+#[tokio::test]
+#[ignore = "starts oidc-provider: needs Node ≥ 20 and npm"]
+async fn the_server_takes_no_assertion_twice() {
+    let server = OidcProvider::start(&[signing("ES256", "private_key_jwt")]).await;
+    let key = server.key("ES256").await;
+    let now = ManualClock::new().wall().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let claims = json!({
+        "iss": "ES256", "sub": "ES256", "aud": server.url("/token"), "jti": "1",
+        "exp": now.as_secs() + 60,
+    });
+    let pem = EncodingKey::from_ec_pem(key["pem"].as_str().unwrap().as_bytes()).unwrap();
+    let assertion = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &pem).unwrap();
+    let replayed = "refresh_token: invalid_client: client assertion tokens must only be used once";
+    for expected in [GRANTED, replayed] {
+        let tokens = server.log_in("ES256").await;
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", tokens.refresh_token().unwrap()),
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            ("client_assertion", &assertion),
+        ];
+        server.post(&form).await;
+        assert_eq!(server.log().await.last().unwrap(), expected);
+    }
 }
 
 // ---- K-32 ----

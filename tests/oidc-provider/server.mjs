@@ -26,7 +26,26 @@ const server = createServer({ keepAliveTimeout: 0 }).listen(0, '127.0.0.1');
 await once(server, 'listening');
 const issuer = `http://127.0.0.1:${server.address().port}`;
 
-const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+// A client that signs gets its key pair here; `/test/key` hands out the private half.
+const kinds = {
+  EdDSA: ['ed25519'],
+  ES256: ['ec', { namedCurve: 'P-256' }],
+  PS256: ['rsa', { modulusLength: 2048 }],
+  RS256: ['rsa', { modulusLength: 2048 }],
+};
+const keys = new Map();
+for (const client of clients) {
+  if (client.token_endpoint_auth_method !== 'private_key_jwt') continue;
+  const alg = client.token_endpoint_auth_signing_alg;
+  const pair = generateKeyPairSync(...kinds[alg]);
+  keys.set(client.client_id, {
+    jwk: { ...pair.privateKey.export({ format: 'jwk' }), alg },
+    pem: pair.privateKey.export({ format: 'pem', type: 'pkcs8' }),
+  });
+  client.jwks = { keys: [{ ...pair.publicKey.export({ format: 'jwk' }), alg }] };
+}
+
+const { privateKey } = generateKeyPairSync(...kinds.ES256);
 const provider = new Provider(issuer, {
   clients,
   clientDefaults: {
@@ -94,6 +113,10 @@ const doors = {
     const kinds = [AccessToken, ClientCredentials, RefreshToken];
     const found = await Promise.all(kinds.map((kind) => kind.find(token)));
     await found.find(Boolean).destroy();
+  },
+
+  async key({ client_id }) {
+    return keys.get(client_id);
   },
 
   async advance({ seconds }) {

@@ -88,6 +88,11 @@ impl OidcProvider {
         self.door("advance", &[("seconds", &duration.as_secs().to_string())]).await;
     }
 
+    /// The private key of a client that signs: `pem` is one, `jwk` the other way to write it.
+    pub async fn key(&self, client_id: &str) -> Value {
+        self.door("key", &[("client_id", client_id)]).await
+    }
+
     /// What the server saw and did: token requests and their outcome, tokens that its API refused,
     /// grants that it revoked.
     pub async fn log(&self) -> Vec<String> {
