@@ -194,7 +194,7 @@ async fn k_25_a_refresh_that_has_lost_fails_nobody_and_cools_nothing_down() {
     }
 }
 
-/// K-25: a forced refresh after new tokens were set is one of the new tokens.
+/// K-25, Q-62: a forced refresh after new tokens were set is one of the new tokens.
 #[tokio::test]
 async fn k_25_a_refresh_that_is_demanded_after_set_tokens_is_not_the_one_that_has_lost() {
     let rig = Rig::new(Api::friendly());
