@@ -31,6 +31,7 @@ mod superseded;
 mod support;
 mod token_request;
 mod token_retry;
+mod unreadable;
 mod waiting;
 mod wire_api;
 mod wishes;
