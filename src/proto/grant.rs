@@ -155,7 +155,8 @@ impl Answer<'_> {
         let code = [Some(*error), error.get("code"), error.get("type")]
             .into_iter()
             .flatten()
-            .find_map(|value| name(value).or_else(|| clean(value)));
+            .find_map(|value| name(value).or_else(|| clean(value)))
+            .filter(|code| !code.is_empty());
         let description =
             member("error_description").or_else(|| member("message")).or_else(|| inner("message"));
         let mut server = ServerError::new(self.status, code);

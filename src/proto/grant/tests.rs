@@ -257,6 +257,18 @@ fn k_33_an_error_is_looked_for_first_whatever_the_status() {
     }
 }
 
+/// K-33: a refusal whose `error` says nothing has no code.
+#[test]
+fn k_33_an_error_without_a_word_is_no_code() {
+    for error in [json!(null), json!(""), json!(false), json!({}), json!({"code": ""})] {
+        let body = json!({"error": error, "message": "why"}).to_string();
+        let error = read(400, &body).unwrap_err();
+        assert_eq!(error.failure(), RefreshFailure::Unusable, "{body}");
+        let server = error.server.unwrap();
+        assert_eq!((server.code(), server.description()), (None, Some("why")), "{body}");
+    }
+}
+
 /// K-33: members named `error` that say that there is none.
 #[test]
 fn k_33_an_error_that_is_none_does_not_cost_a_success() {
