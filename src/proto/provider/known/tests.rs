@@ -77,10 +77,12 @@ fn k_34_every_answer_that_can_be_cited_is_understood() {
         (Provider::entra_id(), fixture!("entra_id/success"), 200, Tokens(Some(3599), true), "d: v2-oauth2-auth-code-flow.md"),
         (Provider::entra_id(), fixture!("entra_id/success_v1"), 200, Tokens(Some(3599), true), "d: Partner Center docs (Q-01)"),
         (Provider::entra_id(), fixture!("entra_id/dead"), 400, TERMINAL, "u: Azure/azure-cli#14244 (Q-32)"),
+        (Provider::entra_id(), fixture!("entra_id/dead_mfa"), 400, TERMINAL, "u?: AzureAD/microsoft-authentication-library-for-js#5491 (Q-32)"),
         (Provider::entra_id(), fixture!("entra_id/client"), 401, CONFIGURATION, "u: OfficeDev/microsoft-365-agents-toolkit#8621"),
         (Provider::github(), fixture!("github/success"), 200, Tokens(Some(28_800), true), "u: omniauth/omniauth-github#99 (Q-11)"),
         (Provider::github(), fixture!("github/dead"), 200, TERMINAL, "u: interlink-hq/interLink PR#262 (Q-20)"),
         (Provider::github(), fixture!("github/client"), 200, CONFIGURATION, "d?: troubleshooting-oauth-app-access-token-request-errors.md"),
+        (Provider::github(), fixture!("github/limit"), 200, BUSY, "u: captures of the device grant at the same endpoint (Q-37)"),
         (Provider::gitlab(), fixture!("gitlab/success"), 200, Tokens(Some(7200), true), "d: doc/api/oauth2.md"),
         (Provider::gitlab(), fixture!("gitlab/dead"), 400, TERMINAL, "u: Dynatrace/ace-box#580, oauth2-proxy#1473 (Q-55)"),
         (Provider::gitlab(), fixture!("gitlab/dead"), 401, TERMINAL, "older Doorkeeper: error_response.rb @0800715"),
@@ -171,6 +173,30 @@ fn k_34_where_the_code_says_too_little_the_rest_of_the_answer_decides() {
         ("Slack, moving", Provider::slack(), 200, json!({"ok": false, "error": "internal_error"}), Unusable),
     ] {
         assert_eq!(failure(provider, status, &body), expected, "{case}");
+    }
+}
+
+/// K-63, Q-32: a claims request reaches the login hook to the letter, but no secret in it.
+#[test]
+fn k_63_a_claims_request_is_kept_unless_a_secret_is_in_it() {
+    let (_, answer) = fixture!("entra_id/dead_mfa");
+    let answer = answer.replace("GUID", "c1fbdfa5-9a60-4eb7-b1c8-0b1f0f3ca8e7");
+    let asked = serde_json::from_str::<Value>(&answer).unwrap()["claims"].clone();
+    let long = format!(r#"{{"id_token":{{"acr":{{"values":["{}"]}}}}}}"#, "c1 ".repeat(200));
+    let kept = |answer: &str| {
+        let error = read(Provider::entra_id(), 400, answer).unwrap_err();
+        error.server.unwrap().member("claims").unwrap().clone()
+    };
+    let claiming = |claims: &str| json!({"error": "invalid_grant", "claims": claims}).to_string();
+    assert_eq!(kept(&answer), asked);
+    assert_eq!(kept(&claiming(&long)), long);
+    for (case, claims) in [
+        ("our refresh token", format!(r#"{{"x":"{SENT}"}}"#)),
+        ("no JSON", "c1fbdfa5-9a60-4eb7-b1c8-0b1f0f3ca8e7".to_owned()),
+        ("a JSON text", r#""c1fbdfa5-9a60-4eb7-b1c8-0b1f0f3ca8e7""#.to_owned()),
+    ] {
+        let kept = kept(&claiming(&claims));
+        assert!(kept.as_str().unwrap().contains("[hidden]"), "{case}: {kept}");
     }
 }
 
