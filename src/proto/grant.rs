@@ -243,7 +243,8 @@ fn is_claims_request(claims: &Value, secrets: &[&str]) -> bool {
 }
 
 impl TokenSet {
-    /// Reads the JSON answer of a token endpoint (RFC 6749 §5.1), such as a login gets.
+    /// Reads the JSON answer of a token endpoint (RFC 6749 §5.1), such as a login gets. For a server
+    /// with answers of its own, such as Slack, see [`Provider::read_tokens`].
     ///
     /// Its `expires_in` counts from the moment at which the set is handed to a session, so do that
     /// at once. Any `token_type` will do.
@@ -262,8 +263,31 @@ impl TokenSet {
     ///
     /// What the server says, if it says an error instead (§5.2), or that there is no access token.
     pub fn from_json(answer: &[u8]) -> Result<Self, RefreshError> {
+        Provider::rfc6749().read_tokens(answer)
+    }
+}
+
+impl Provider {
+    /// Reads the JSON answer of this server's token endpoint, such as a login gets, through its
+    /// [reader](Self::with_reader). For servers whose answers [`TokenSet::from_json`] cannot read;
+    /// otherwise the same.
+    ///
+    /// ```
+    /// use reqwest_refresh::Provider;
+    ///
+    /// # fn main() -> Result<(), reqwest_refresh::RefreshError> {
+    /// let answer = br#"{"ok": true, "authed_user": {"access_token": "xoxe.xoxp-1"}}"#;
+    /// let tokens = Provider::slack().read_tokens(answer)?;
+    /// assert_eq!(tokens.access_token(), "xoxe.xoxp-1");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What the server says, if it says an error instead, or that there is no access token.
+    pub fn read_tokens(&self, answer: &[u8]) -> Result<TokenSet, RefreshError> {
         let answer = Answer { status: 200, retry_after: None, is_form: false, body: answer };
-        answer.read(&Provider::rfc6749(), true, &[])
+        answer.read(self, true, &[])
     }
 }
 

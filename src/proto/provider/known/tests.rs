@@ -224,6 +224,23 @@ fn k_07_slacks_tokens_are_bearers_and_the_users_is_found() {
     assert_eq!((user.access_token(), user.refresh_token()), ("xoxe.xoxp-1", Some("xoxe-1")));
 }
 
+/// K-07, Q-20, Q-21, Q-82: a login's answer is read as a refresh's is, errors included.
+#[test]
+fn k_07_a_login_is_read_by_the_servers_own_reader() {
+    let login = json!({"ok": true, "authed_user": {"id": "U1", "access_token": "xoxe.xoxp-1",
+        "scope": "chat:write,users:read", "refresh_token": "xoxe-1", "token_type": "user"}});
+    let login = login.to_string();
+    let tokens = Provider::slack().read_tokens(login.as_bytes()).unwrap();
+    assert_eq!((tokens.access_token(), tokens.refresh_token()), ("xoxe.xoxp-1", Some("xoxe-1")));
+    assert_eq!(tokens.scope(), Some("chat:write users:read"));
+    assert!(TokenSet::from_json(login.as_bytes()).is_err(), "not by the RFC");
+    let (_, dead) = fixture!("slack/dead");
+    let error = Provider::slack().read_tokens(dead.as_bytes()).unwrap_err();
+    assert_eq!(error.failure(), Terminal);
+    let odd = br#"{"access_token": "a", "token_type": "mac"}"#;
+    assert_eq!(Provider::rfc6749().read_tokens(odd).unwrap().token_type(), Some("mac"));
+}
+
 /// K-42, Q-90, Q-92, Q-93, Q-94: what the API's own answer says about the token.
 #[test]
 fn k_42_a_403_is_about_the_token_only_where_amazon_says_so() {
