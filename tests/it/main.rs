@@ -21,6 +21,7 @@ mod login;
 mod looked_into;
 mod mtls;
 mod person;
+mod providers;
 mod regressions;
 mod rejected;
 mod revocation;
