@@ -22,6 +22,7 @@ mod looked_into;
 mod mtls;
 mod person;
 mod providers;
+mod quirks;
 mod regressions;
 mod rejected;
 mod revocation;
