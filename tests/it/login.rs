@@ -473,7 +473,7 @@ async fn k_55_a_login_is_told_in_time_where_access_tokens_live_long() {
     assert_eq!(told(&mut events).await, ["refreshed 2", "login due"]);
 }
 
-/// K-55, Q-12: the end may be in the refresh token itself, and stays known when it is not rotated.
+/// K-55: the end may be in the refresh token itself, and stays known when it is not rotated.
 #[tokio::test]
 async fn k_55_the_end_of_a_refresh_token_that_is_a_jwt_is_known() {
     let rig = Rig::new(Api::friendly());
