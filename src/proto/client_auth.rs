@@ -263,6 +263,7 @@ mod tests {
         header.into_iter().chain(form).collect::<Vec<_>>().join(" ")
     }
 
+    /// K-31, Q-70, Q-71, Q-72, Q-73.
     #[test]
     fn k_31_each_method_sends_one_proof_and_no_other() {
         for (case, auth, expected) in [
