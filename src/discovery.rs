@@ -12,7 +12,7 @@ use crate::error::{Error, RefreshError, RefreshFailure};
 use crate::http_client::HttpClient;
 use crate::proto::client_auth::ClientAuth;
 use crate::proto::metadata::{AfterAnswer, Document, Issuer};
-use crate::refresh::TokenEndpoint;
+use crate::token_endpoint::TokenEndpoint;
 
 /// What an authorization server says of itself: RFC 8414, or OpenID Connect Discovery 1.0.
 ///

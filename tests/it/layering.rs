@@ -39,6 +39,7 @@ const LAYERS: &[&str] = &[
     "store/memory.rs",
     "http_client.rs",
     "refresh.rs",
+    "token_endpoint.rs",
     "discovery.rs",
     "session/events.rs",
     "session/waiting.rs",
