@@ -124,7 +124,6 @@ impl Session {
                 .state
                 .set(tokens, &inner.policy, inner.clock.now())
                 .map_err(Error::configuration)?;
-            guarded.is_logging_out = false;
             guarded.let_go();
             credential.generation
         };
@@ -138,11 +137,7 @@ impl Session {
     /// [`Store`](crate::ErrorKind::Store) if the store could not be cleared.
     pub async fn clear(&self) -> Result<(), Error> {
         let by_hook = self.inner.is_inside();
-        let generation = {
-            let mut guarded = self.inner.guarded.lock();
-            guarded.is_logging_out = false;
-            guarded.clear(by_hook)
-        };
+        let generation = self.inner.guarded.lock().clear(by_hook);
         self.keep_in_store(generation).await
     }
 
@@ -180,8 +175,8 @@ impl Session {
             let mut guarded = self.inner.guarded.lock();
             let known = guarded.state.credential().map(|credential| credential.tokens.clone());
             let is_newest = known.is_some() && guarded.state.is_unsaved();
-            guarded.is_logging_out = true;
-            (guarded.clear(by_hook), known, is_newest)
+            guarded.logged_out = guarded.clear(by_hook);
+            (guarded.logged_out, known, is_newest)
         };
         let forget =
             |inner: Arc<Inner>| async move { inner.forget(generation, known, is_newest).await };
@@ -378,8 +373,8 @@ impl Inner {
 pub(crate) struct Guarded {
     pub(crate) state: State,
     flight: Option<watch::Sender<Progress>>,
-    /// Whether tokens that a flight still brings are to be revoked.
-    is_logging_out: bool,
+    /// Where the last logout was: what a flight from before it still brings is to be revoked.
+    logged_out: Generation,
 }
 
 impl Guarded {

@@ -14,7 +14,7 @@ use crate::proto::state::State;
 use crate::refresh::Refresh;
 use crate::session::{Deadlines, Guarded, Inner, Session};
 use crate::store::TokenStore;
-use crate::token::TokenSet;
+use crate::token::{Generation, TokenSet};
 
 type HookFuture = std::pin::Pin<Box<dyn Future<Output = Option<TokenSet>> + Send>>;
 pub(crate) type Hook = Box<dyn Fn(LoginReason) -> HookFuture + Send + Sync>;
@@ -266,7 +266,11 @@ impl SessionBuilder {
                 policy,
                 provider,
                 replay: self.replay,
-                guarded: Mutex::new(Guarded { state, flight: None, is_logging_out: false }),
+                guarded: Mutex::new(Guarded {
+                    state,
+                    flight: None,
+                    logged_out: Generation::default(),
+                }),
                 refresh: self.refresh,
                 store: self.store,
                 writing: tokio::sync::Mutex::new(()),

@@ -186,12 +186,15 @@ impl Flight {
         let inner = Arc::clone(&self.inner);
         self.received = Some(Arc::clone(&credential));
         let _writing = inner.writing.lock().await;
-        if self.has_lost() {
-            self.give_back(&credential.tokens).await;
-            return Arrival::Moved;
+        if !self.has_lost() {
+            let is_saved = self.save(&credential.tokens).await;
+            let arrival = self.publish(Arc::clone(&credential), is_saved);
+            if !matches!(arrival, Arrival::Moved) {
+                return arrival;
+            }
         }
-        let is_saved = self.save(&credential.tokens).await;
-        self.publish(credential, is_saved)
+        self.give_back(&credential.tokens).await;
+        Arrival::Moved
     }
 
     /// Whether tokens were set or cleared meanwhile.
@@ -201,8 +204,8 @@ impl Flight {
 
     /// Somebody has logged out, and could not revoke what was still on its way.
     async fn give_back(&self, tokens: &TokenSet) {
-        let is_logging_out = self.inner.guarded.lock().is_logging_out;
-        if is_logging_out && let Err(error) = self.inner.revoke(tokens).await {
+        let has_logged_out = self.ticket.generation < self.inner.guarded.lock().logged_out;
+        if has_logged_out && let Err(error) = self.inner.revoke(tokens).await {
             tracing::warn!(%error, "tokens that came after the logout could not be revoked");
         }
     }
@@ -311,11 +314,11 @@ impl Flight {
     async fn keep_refresh_token(&mut self, refresh_token: &str, sent: &TokenSet) {
         let inner = Arc::clone(&self.inner);
         let _writing = inner.writing.lock().await;
+        let tokens = sent.clone().rotated_to(refresh_token);
         if self.has_lost() {
-            return;
+            return self.give_back(&tokens).await;
         }
         let (now, policy) = (inner.clock.now(), &inner.policy);
-        let tokens = sent.clone().rotated_to(refresh_token);
         let tokens = learn_ends(tokens, Provenance::Kept, now, policy);
         let generation = self.ticket.generation;
         // Where there was no access token before, there is none to keep it with.

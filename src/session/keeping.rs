@@ -48,13 +48,10 @@ impl Inner {
         known: Option<TokenSet>,
         is_newest: bool,
     ) -> Result<(), Error> {
-        // What the server knows is what was stored last: by us, by another process, or in an
-        // earlier run that nobody has looked at yet.
-        let stored = match &self.store {
-            Some(store) if !is_newest => self.load(&**store).await,
-            _ => Ok(None),
+        let (stored, cleared) = match &self.store {
+            Some(store) => self.clear_store(&**store, generation, is_newest).await,
+            None => (Ok(None), Ok(())),
         };
-        let cleared = self.keep(generation).await;
         let revoked = match (stored, known) {
             (Ok(Some(tokens)), _) | (_, Some(tokens)) => self.revoke(&tokens).await,
             (Ok(None), None) => Ok(()),
@@ -65,6 +62,26 @@ impl Inner {
             (Err(one), Err(other)) => Err(one.and(other)),
             (one, other) => one.and(other),
         }
+    }
+
+    /// Clears the store; with that, what was in it.
+    ///
+    /// What the server knows is what was stored last: by us, by another process, or in an earlier
+    /// run that nobody has looked at yet. While it is locked nobody stores anything newer.
+    async fn clear_store(
+        &self,
+        store: &dyn TokenStore,
+        generation: Generation,
+        is_newest: bool,
+    ) -> (Result<Option<TokenSet>, Error>, Result<(), Error>) {
+        let _lease = self.lease(store).await;
+        // Not what a login has written since.
+        let is_ours = !is_newest && self.guarded.lock().state.is_unsaved();
+        let stored = match is_ours {
+            true => self.load(store).await,
+            false => Ok(None),
+        };
+        (stored, self.keep_leased(store, generation).await)
     }
 
     /// Tells the server that `tokens` are not needed any more.
@@ -87,10 +104,17 @@ impl Inner {
     /// See [`Session::keep_in_store`].
     pub(super) async fn keep(&self, generation: Generation) -> Result<(), Error> {
         let Some(store) = &self.store else { return Ok(()) };
-        let store = &**store;
         // Without it another process could write the answer of its running refresh over ours. But
         // what the user said counts more than what a process does that never gives it back.
-        let lease = self.lease(store).await;
+        let _lease = self.lease(&**store).await;
+        self.keep_leased(&**store, generation).await
+    }
+
+    async fn keep_leased(
+        &self,
+        store: &dyn TokenStore,
+        generation: Generation,
+    ) -> Result<(), Error> {
         let _writing = self.writing.lock().await;
         let tokens = {
             let state = &self.guarded.lock().state;
@@ -101,7 +125,6 @@ impl Inner {
         };
         let result = self.write(store, tokens.as_ref()).await;
         self.guarded.lock().state.written(generation, tokens.as_ref(), result.is_ok());
-        drop(lease);
         self.announce(match &result {
             Ok(()) => Event::Saved,
             Err(error) => Event::NotSaved { error: error.clone() },

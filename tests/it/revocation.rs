@@ -3,13 +3,14 @@
 use std::error::Error as _;
 
 use reqwest_refresh::{
-    ClientAuth, ManualClock, Session, SessionBuilder, Status, TokenEndpoint, TokenSet,
+    ClientAuth, ManualClock, Session, SessionBuilder, Status, TokenEndpoint, TokenSet, TokenStore,
 };
 
 use crate::bad_input::check;
 use crate::signals::Stubborn;
 use crate::support::{
-    ClosedPort, Log, SECOND, ScriptedStore, Then, Wire, everybody_waits, http, until,
+    Api, ClosedPort, Issuer, Log, Rig, SECOND, ScriptedStore, Then, Wire, everybody_waits, http,
+    until,
 };
 use crate::token_request::{endpoint, tokens};
 
@@ -25,10 +26,10 @@ fn session_at(base: &str) -> SessionBuilder {
 /// The tokens that were to be revoked, as they stood in the forms.
 fn revoked(wire: &Wire) -> Vec<String> {
     let token = |request: &String| {
-        let (_, form) = request.split_once("\r\n\r\ntoken=").unwrap();
-        form.split('&').next().unwrap().to_owned()
+        let (_, form) = request.split_once("\r\n\r\ntoken=")?;
+        form.split('&').next().map(str::to_owned)
     };
-    wire.requests().iter().map(token).collect()
+    wire.requests().iter().filter_map(token).collect()
 }
 
 /// A server that answers to the refresh token, and then to the access token.
@@ -294,4 +295,70 @@ async fn k_73_what_the_store_did_not_give_is_revoked_by_the_next_logout() {
     session.log_out().await.unwrap();
     assert_eq!(revoked(&wire), ["r0%26%2B+%C3%A4", "a0"]);
     assert_eq!(store.access_token().await, None);
+}
+
+/// K-25, K-73: a login right after the logout does not save what the logout was to revoke.
+#[tokio::test]
+async fn k_73_what_a_refresh_brings_after_a_logout_is_revoked_whatever_is_said_next() {
+    for (case, logs_out, logs_in, expected) in [
+        ("a logout", true, false, vec!["a0", "a1"]),
+        ("a logout and a login", true, true, vec!["a0", "a1"]),
+        ("a login", false, true, vec![]),
+        ("neither", false, false, vec![]),
+    ] {
+        let rig = Rig::new(Api::friendly());
+        rig.clock.advance(3600 * SECOND);
+        rig.issuer.hold();
+        let request = rig.spawn_get();
+        until(|| rig.issuer.calls() == 1).await;
+        if logs_out {
+            rig.session.log_out().await.unwrap();
+        }
+        if logs_in {
+            rig.session.set_tokens(TokenSet::new("u1")).await.unwrap();
+        }
+        rig.issuer.release();
+        let _ = request.await.unwrap();
+        rig.session.settle().await.unwrap();
+        assert_eq!(rig.issuer.revoked(), expected, "{case}");
+    }
+}
+
+/// K-07, K-73: an answer that is of no use has a refresh token in it all the same.
+#[tokio::test]
+async fn k_73_a_refresh_token_without_an_access_token_is_revoked_after_a_logout() {
+    let wire = Wire::start(|number| match number {
+        0 => Then::Say(http(200, "", r#"{"refresh_token": "r1"}"#)),
+        _ => Then::Say(http(200, "", "")),
+    })
+    .await;
+    let session = session_at(&wire.url("")).tokens(tokens()).build().unwrap();
+    wire.hold();
+    let handle = session.clone();
+    let refresh = tokio::spawn(async move { handle.refresh().await });
+    until(|| wire.requests().len() == 1).await;
+    let handle = session.clone();
+    let out = tokio::spawn(async move { handle.log_out().await });
+    until(|| wire.requests().len() == 2).await;
+    wire.release();
+    out.await.unwrap().unwrap();
+    refresh.await.unwrap().unwrap_err();
+    session.settle().await.unwrap();
+    assert!(revoked(&wire).contains(&"r1".to_owned()), "{:?}", revoked(&wire));
+}
+
+/// K-61, K-73: what another process stores while the logout waits for it is what there is to revoke.
+#[tokio::test]
+async fn k_73_a_logout_revokes_what_a_sibling_stored_while_it_refreshed() {
+    let store = ScriptedStore::holding(Rig::tokens(3600)).await;
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| b.store(store.clone()));
+    rig.get().await.unwrap();
+    let sibling = store.memory.lock().await.unwrap();
+    let handle = rig.session.clone();
+    let out = tokio::spawn(async move { handle.log_out().await });
+    everybody_waits().await;
+    store.memory.save(&TokenSet::new("a9").with_refresh_token("r9")).await.unwrap();
+    drop(sibling);
+    out.await.unwrap().unwrap();
+    assert_eq!((rig.issuer.revoked(), store.access_token().await), (vec!["a9".into()], None));
 }
