@@ -192,8 +192,10 @@ impl TokenSet {
         self.with_refresh_token(refresh_token)
     }
 
+    /// The same access token alone, and nothing about a refresh token's end.
     pub(crate) fn without_refresh_token(mut self) -> Self {
         self.refresh_token = None;
+        self.refresh_expires_in = None;
         self
     }
 
