@@ -283,7 +283,9 @@ impl TokenEndpoint {
         ]);
         let answer = self.post("the token endpoint", &self.url, proof.header, form).await?;
         let values = parameters.iter().map(|(_, value)| *value);
-        let secrets: Vec<_> = values.chain(secret).chain([self.auth.secret()]).collect();
+        let ours = self.parameters.iter().map(|(_, value)| &**value);
+        let secrets: Vec<_> =
+            values.chain(ours).chain(secret).chain([self.auth.secret()]).collect();
         answer.as_answer().read(&self.provider, self.any_type, &secrets)
     }
 

@@ -77,7 +77,7 @@ impl Answer<'_> {
         // Some servers answer 200 with an error in it, so it is looked for whatever the status.
         if let Some(error) = self.server_error(provider, &members, secrets) {
             let failure = provider.classify(&error);
-            return Err(self.error(failure, "the token endpoint refused the refresh", error));
+            return Err(self.error(failure, "the token endpoint refused the request", error));
         }
         self.tokens(members, any_type)
     }
@@ -235,11 +235,14 @@ pub(crate) fn json_object(body: &[u8]) -> Option<Map<String, Value>> {
 }
 
 /// Whether this is a claims request (OpenID Connect Core §5.5), as Entra sends one: JSON in a text.
-/// The next login repeats it to the letter, so it is not shortened, unless a secret is in it.
+/// The next login repeats it to the letter, so it is not shortened, unless a secret is in it, or
+/// could be: JSON has more ways than one to write a text, but not without a backslash.
 fn is_claims_request(claims: &Value, secrets: &[&str]) -> bool {
     let has_secret =
         |text: &str| secrets.iter().any(|secret| !secret.is_empty() && text.contains(secret));
-    claims.as_str().is_some_and(|text| json_object(text.as_bytes()).is_some() && !has_secret(text))
+    claims.as_str().is_some_and(|text| {
+        json_object(text.as_bytes()).is_some() && !text.contains('\\') && !has_secret(text)
+    })
 }
 
 impl TokenSet {

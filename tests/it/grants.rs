@@ -6,7 +6,7 @@ use reqwest_refresh::{
     SessionBuilder, Status, TokenEndpoint, TokenSet, TokenStore,
 };
 
-use crate::support::{Api, Hook, SECOND, Then, Wire, everybody_waits, http, outcome};
+use crate::support::{Api, Hook, SECOND, Then, Wire, everybody_waits, http, outcome, told};
 
 /// Answers `a1`, `a2`, …, each for an hour, each with a refresh token that nobody should send.
 async fn issuer() -> Wire {
@@ -155,4 +155,41 @@ async fn k_25_a_set_that_was_given_is_used_before_a_new_one_is_asked_for() {
     assert_eq!(session.tokens().await.unwrap().access_token(), "a1");
     everybody_waits().await;
     assert_eq!(bodies(&wire), [FORM]);
+}
+
+/// K-55, K-71: where there is no refresh token, none comes to its end, whatever the server says.
+#[tokio::test]
+async fn k_55_no_login_is_due_by_client_credentials() {
+    let body = r#"{"access_token":"a1","refresh_token":"r1","expires_in":300,
+                   "refresh_expires_in":60}"#;
+    let wire = Wire::saying(http(200, "", body)).await;
+    let session = builder(&wire, &ManualClock::new()).build().unwrap();
+    let mut events = session.events();
+    let tokens = session.tokens().await.unwrap();
+    assert_eq!((tokens.refresh_token(), tokens.refresh_expires_at()), (None, None));
+    assert_eq!(told(&mut events).await, ["refreshed 1"]);
+}
+
+/// K-63: the endpoint's own parameters may be secrets, too.
+#[tokio::test]
+async fn k_63_a_refused_grant_does_not_repeat_the_endpoints_parameters() {
+    let body = r#"{"error":"invalid_request","error_description":"the app key CANARY is over"}"#;
+    let wire = Wire::saying(http(400, "", body)).await;
+    let endpoint = TokenEndpoint::new(&wire.url("/token"), ClientAuth::none("app")).unwrap();
+    let endpoint = endpoint.with_parameter("app_key", "CANARY").unwrap();
+    let error = endpoint.request("urn:x", &[]).await.unwrap_err();
+    let printed = format!("{error} {error:?}");
+    assert!(printed.contains("is over") && !printed.contains("CANARY"), "{printed}");
+}
+
+/// Who asks for tokens by hand is told why there are none.
+#[tokio::test]
+async fn a_refused_grant_says_what_the_server_says() {
+    let body = r#"{"error":"invalid_grant","error_description":"the code 4711 is used up"}"#;
+    let wire = Wire::saying(http(400, "", body)).await;
+    let endpoint = TokenEndpoint::new(&wire.url("/token"), ClientAuth::none("app")).unwrap();
+    let error = endpoint.request("authorization_code", &[("code", "4711")]).await.unwrap_err();
+    let words = "the token endpoint refused the request: status 400: invalid_grant: \
+                 the code [hidden] is used up";
+    assert_eq!(error.to_string(), words);
 }

@@ -401,6 +401,30 @@ fn k_35_retry_after_is_seconds_or_a_date() {
     }
 }
 
+/// K-63, Q-33: what passes to the letter has no secret in it, however it is written.
+#[test]
+fn k_63_a_claims_request_has_no_secret_in_it() {
+    for (case, claims, is_whole) in [
+        ("a request", r#"{"access_token":{"acrs":{"essential":true,"value":"c1"}}}"#, true),
+        ("as it is", r#"{"x":"CANARY/+1_0123456789"}"#, false),
+        ("PHP's slash", r#"{"x":"CANARY\/+1_0123456789"}"#, false),
+        ("by its number", r#"{"x":"\u0043ANARY/+1_0123456789"}"#, false),
+        ("a name", r#"{"x":[{"CANARY\/+1_0123456789":1}]}"#, false),
+        ("no object", r#""x""#, false),
+    ] {
+        let body = json!({"error": "invalid_grant", "claims": claims}).to_string();
+        let answer =
+            Answer { status: 400, retry_after: None, is_form: false, body: body.as_bytes() };
+        let error =
+            answer.read(&Provider::rfc6749(), false, &["CANARY/+1_0123456789"]).unwrap_err();
+        let kept = error.server.unwrap().member("claims").cloned().unwrap();
+        assert_eq!(kept == claims, is_whole || case == "no object", "{case}: {kept}");
+        let read = serde_json::from_str::<Value>(kept.as_str().unwrap());
+        let read = read.map(|read| read.to_string()).unwrap_or_default();
+        assert!(!read.contains("CANARY/+1_0123456789"), "{case}: {kept}");
+    }
+}
+
 /// K-35: it is there for everything that failed, whatever the body.
 #[test]
 fn k_35_retry_after_reaches_the_verdict() {
