@@ -156,6 +156,13 @@ impl RefreshError {
         self.failure
     }
 
+    /// What the server answered, if it was an error: for who asked by
+    /// [another grant](crate::TokenEndpoint::request), such as the device grant, which is told to
+    /// ask again by the code `authorization_pending` (RFC 8628 §3.5).
+    pub fn server_error(&self) -> Option<&ServerError> {
+        self.server.as_deref()
+    }
+
     /// This failure of a grant without a refresh token: none can be dead.
     pub(crate) fn about_the_client(mut self) -> Self {
         if self.failure == RefreshFailure::Terminal {

@@ -192,4 +192,5 @@ async fn a_refused_grant_says_what_the_server_says() {
     let words = "the token endpoint refused the request: status 400: invalid_grant: \
                  the code [hidden] is used up";
     assert_eq!(error.to_string(), words);
+    assert_eq!(error.server_error().and_then(|server| server.code()), Some("invalid_grant"));
 }
