@@ -54,7 +54,8 @@ where
 /// is over, none if its end is unknown. A missing `token_type` becomes `bearer`. Of the
 /// [`members`](TokenSet::members) those are taken that the response has fields for.
 ///
-/// Do not keep tokens in this form: read later, they would have a new life.
+/// Do not keep tokens in this form: read later, they would have a new life, and a 0 says nothing
+/// (many servers mean "no end" by it), so a token that was over has an unknown end.
 /// [`TokenSet::expose_secrets`] is for that.
 ///
 /// # Errors
@@ -87,9 +88,13 @@ fn answer(tokens: &TokenSet, now: Moment) -> Value {
 
     let mut answer = tokens.members.clone();
     for name in REFRESH_LIFETIMES {
-        let lifetime = answer.get_mut(name).filter(|lifetime| lifetime.is_number());
-        if let (Some(lifetime), Some(end)) = (lifetime, tokens.refresh_expires_at) {
-            *lifetime = left(end).as_secs().into();
+        if let (Some(lifetime), Some(end)) = (answer.get_mut(name), tokens.refresh_expires_at) {
+            let left = left(end).as_secs();
+            match lifetime {
+                Value::Number(_) => *lifetime = left.into(),
+                Value::String(_) => *lifetime = left.to_string().into(),
+                _ => {}
+            }
         }
     }
     let known = [
@@ -214,7 +219,8 @@ mod tests {
             ("known", json!(86_400), Some(60), json!(60)),
             ("over", json!(86_400), Some(0), json!(0)),
             ("no end (Q-10)", json!(0), None, json!(0)),
-            ("of another type", json!("86400"), Some(60), json!("86400")),
+            ("a text (Q-01)", json!("86400"), Some(60), json!("60")),
+            ("of another type", json!(null), Some(60), json!(null)),
         ] {
             let members = json!({"refresh_expires_in": member}).as_object().unwrap().clone();
             let mut tokens = TokenSet::new("a").with_members(members);
