@@ -100,6 +100,9 @@ impl ServerMetadata {
     /// The token endpoint, and the revocation endpoint if there is one, for the client that `auth`
     /// proves to be.
     ///
+    /// Tell the session [where the API is](crate::SessionBuilder::allow_origin): otherwise the token
+    /// may go to the origin of the token endpoint, wherever the metadata says that is.
+    ///
     /// # Errors
     ///
     /// [`Configuration`](crate::ErrorKind::Configuration) if the metadata names no token endpoint,
