@@ -362,3 +362,20 @@ async fn k_73_a_logout_revokes_what_a_sibling_stored_while_it_refreshed() {
     out.await.unwrap().unwrap();
     assert_eq!((rig.issuer.revoked(), store.access_token().await), (vec!["a9".into()], None));
 }
+
+/// K-25, K-73: a set that could not be saved before the logout is in no store to be found.
+#[tokio::test]
+async fn k_73_a_logout_revokes_what_is_being_saved() {
+    let store = ScriptedStore::holding(Rig::tokens(3600)).await;
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| b.store(store.clone()));
+    rig.get().await.unwrap();
+    rig.clock.advance(3600 * SECOND);
+    store.fail(&["save"]);
+    let request = rig.spawn_get();
+    until(|| store.log().contains(&"save a1".to_owned())).await;
+    log_out(&rig.session, &rig.clock).await.unwrap();
+    let _ = request.await.unwrap();
+    let mut revoked = rig.issuer.revoked();
+    revoked.sort();
+    assert_eq!((revoked, store.access_token().await), (vec!["a0".into(), "a1".into()], None));
+}
