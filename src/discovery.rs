@@ -32,7 +32,7 @@ use crate::token_endpoint::TokenEndpoint;
 ///
 /// The document is believed if its `issuer` is the one that was asked for (RFC 8414 §3.3); a `/` at
 /// the end may be there or not. Its endpoints may be of other origins, but must be reached over
-/// `https`, or on loopback.
+/// `https`; if the issuer is on loopback, they may be there too.
 #[derive(Clone)]
 pub struct ServerMetadata {
     document: Document,

@@ -154,7 +154,8 @@ impl Session {
     ///   (`unsupported_token_type`, §2.2.1). That is no error.
     /// - Each token is tried once. The revocation takes
     ///   [`refresh_timeout`](SessionBuilder::refresh_timeout) at most, the store its own time.
-    /// - No login hook is called.
+    /// - No login hook is called. The next request says that nobody is logged in; with
+    ///   [client credentials](crate::TokenEndpoint::with_client_credentials) it gets a new token.
     ///
     /// # Errors
     ///

@@ -234,6 +234,9 @@ pub(crate) fn json_object(body: &[u8]) -> Option<Map<String, Value>> {
     Some(members.into_iter().map(|(name, raw)| (name, read(raw))).collect())
 }
 
+/// A claims request is a few hundred bytes.
+const LONGEST_CLAIMS: usize = 8 * 1024;
+
 /// Whether this is a claims request (OpenID Connect Core §5.5), as Entra sends one: JSON in a text.
 /// The next login repeats it to the letter, so it is not shortened, unless a secret is in it, or
 /// could be: JSON has more ways than one to write a text, but not without a backslash.
@@ -241,7 +244,10 @@ fn is_claims_request(claims: &Value, secrets: &[&str]) -> bool {
     let has_secret =
         |text: &str| secrets.iter().any(|secret| !secret.is_empty() && text.contains(secret));
     claims.as_str().is_some_and(|text| {
-        json_object(text.as_bytes()).is_some() && !text.contains('\\') && !has_secret(text)
+        text.len() <= LONGEST_CLAIMS
+            && json_object(text.as_bytes()).is_some()
+            && !text.contains('\\')
+            && !has_secret(text)
     })
 }
 

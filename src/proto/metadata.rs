@@ -7,7 +7,7 @@ use url::Url;
 use crate::error::{Error, ErrorKind};
 use crate::proto::client_auth::ClientAuth;
 use crate::proto::grant::json_object;
-use crate::proto::origin::{insecure, is_confidential, server_url};
+use crate::proto::origin::{insecure, is_confidential, is_loopback, server_url};
 use crate::proto::provider::by_status;
 use crate::proto::redact;
 
@@ -109,7 +109,7 @@ impl Issuer {
             );
             return AfterAnswer::Fail(self.error(ErrorKind::Configuration, &message));
         }
-        match Document::check(issuer.to_owned(), members) {
+        match Document::check(issuer.to_owned(), &self.url, members) {
             Ok(document) => AfterAnswer::Take(document),
             Err(error) => AfterAnswer::Fail(error),
         }
@@ -135,11 +135,11 @@ impl Issuer {
 }
 
 impl Document {
-    fn check(issuer: String, members: Map<String, Value>) -> Result<Self, Error> {
+    fn check(issuer: String, url: &Url, members: Map<String, Value>) -> Result<Self, Error> {
         Ok(Self {
             issuer,
-            token_endpoint: endpoint(&members, "token_endpoint")?,
-            revocation_endpoint: endpoint(&members, "revocation_endpoint")?,
+            token_endpoint: endpoint(&members, "token_endpoint", url)?,
+            revocation_endpoint: endpoint(&members, "revocation_endpoint", url)?,
             members,
         })
     }
@@ -176,13 +176,15 @@ impl Document {
 }
 
 /// The URL of an endpoint; `None` if the metadata has none. It may be of another origin.
-fn endpoint(members: &Map<String, Value>, name: &str) -> Result<Option<Url>, Error> {
+/// Plain `http` only from an issuer that is itself on loopback: no stranger sends credentials to
+/// a process of this machine.
+fn endpoint(members: &Map<String, Value>, name: &str, issuer: &Url) -> Result<Option<Url>, Error> {
     let url = match members.get(name) {
         None | Some(Value::Null) => return Ok(None),
         Some(value) => value.as_str().unwrap_or_default(),
     };
     let url = server_url(&format!("the metadata's `{name}`"), url)?;
-    match is_confidential(&url) {
+    match url.scheme() == "https" || (is_confidential(&url) && is_loopback(issuer)) {
         true => Ok(Some(url)),
         false => Err(insecure(&url)),
     }
@@ -385,7 +387,7 @@ mod tests {
         for name in ["token_endpoint", "revocation_endpoint"] {
             for (case, url, expected) in [
                 ("another host", json!("https://oauth2.other.test/token?v=2"), None),
-                ("on loopback", json!("http://127.0.0.1:8080/token"), None),
+                ("on loopback", json!("http://127.0.0.1:8080/token"), Some("insecure URL")),
                 ("null", json!(null), None),
                 ("plain http", json!("http://as.test/token"), Some("insecure URL: tokens are not")),
                 ("a fragment", json!("https://as.test/token#a"), Some("must not have a fragment")),
@@ -407,6 +409,10 @@ mod tests {
                     (got, _) => panic!("{name}, {case}: {got:?}"),
                 }
             }
+            let issuer = "http://localhost:8080";
+            let local = json!({"issuer": issuer, name: "http://127.0.0.1:8080/token"});
+            let read = Issuer::parse(issuer).unwrap().read(local.to_string().as_bytes());
+            assert!(matches!(read, AfterAnswer::Take(_)), "{name}: both on loopback");
         }
     }
 

@@ -151,7 +151,7 @@ pub(crate) fn is_confidential(url: &Url) -> bool {
     url.scheme() == "https" || is_loopback(url)
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),

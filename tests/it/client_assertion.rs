@@ -182,16 +182,16 @@ async fn k_31_the_audience_can_be_the_issuer() {
 #[tokio::test]
 async fn k_31_an_endpoint_of_a_servers_metadata_means_the_issuer() {
     let (key, mut registration) = es256();
-    registration.audience = Some("https://issuer.test");
+    registration.audience = Some("http://issuer.localhost");
     let server = server(&registration).await;
     let document = json!({
-        "issuer": "https://issuer.test",
+        "issuer": "http://issuer.localhost",
         "token_endpoint": server.url("/token"),
         "revocation_endpoint": server.url("/revoke"),
         "token_endpoint_auth_methods_supported": ["private_key_jwt"],
     });
     let document = document.to_string();
-    let found = ServerMetadata::from_json("https://issuer.test", document.as_bytes()).unwrap();
+    let found = ServerMetadata::from_json("http://issuer.localhost", document.as_bytes()).unwrap();
     let auth = ClientAuth::private_key_jwt("app", key);
     let endpoint = found.token_endpoint(auth.clone()).unwrap();
     endpoint.refresh(&tokens()).await.unwrap();

@@ -404,7 +404,9 @@ fn k_35_retry_after_is_seconds_or_a_date() {
 /// K-63, Q-33: what passes to the letter has no secret in it, however it is written.
 #[test]
 fn k_63_a_claims_request_has_no_secret_in_it() {
+    let endless = format!(r#"{{"x":"{}"}}"#, "a ".repeat(8 * 1024));
     for (case, claims, is_whole) in [
+        ("endless", &*endless, false),
         ("a request", r#"{"access_token":{"acrs":{"essential":true,"value":"c1"}}}"#, true),
         ("as it is", r#"{"x":"CANARY/+1_0123456789"}"#, false),
         ("PHP's slash", r#"{"x":"CANARY\/+1_0123456789"}"#, false),
