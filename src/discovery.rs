@@ -12,7 +12,7 @@ use crate::error::{Error, RefreshError, RefreshFailure};
 use crate::http_client::HttpClient;
 use crate::proto::client_auth::ClientAuth;
 use crate::proto::metadata::{AfterAnswer, Document, Issuer};
-use crate::refresh::TokenEndpoint;
+use crate::token_endpoint::TokenEndpoint;
 
 /// What an authorization server says of itself: RFC 8414, or OpenID Connect Discovery 1.0.
 ///
@@ -107,7 +107,9 @@ impl ServerMetadata {
     /// client is always tried: many servers that have some do not list `none`.
     pub fn token_endpoint(&self, auth: ClientAuth) -> Result<TokenEndpoint, Error> {
         let url = self.document.token_endpoint_for(&auth)?;
-        let endpoint = TokenEndpoint::new(url.as_str(), auth)?.with_client(self.client.clone());
+        let endpoint = TokenEndpoint::new(url.as_str(), auth)?
+            .with_issuer(self.issuer())
+            .with_client(self.client.clone());
         match &self.document.revocation_endpoint {
             Some(url) => endpoint.with_revocation_url(url.as_str()),
             None => Ok(endpoint),

@@ -11,6 +11,7 @@ mod refresh;
 mod session;
 pub mod store;
 mod token;
+mod token_endpoint;
 
 #[cfg(feature = "test-util")]
 pub use self::clock::ManualClock;
@@ -20,8 +21,11 @@ pub use self::error::{
 };
 pub use self::middleware::Authenticate;
 pub use self::proto::client_auth::ClientAuth;
+#[cfg(feature = "jwt-auth")]
+pub use self::proto::jws::{SigningAlgorithm, SigningKey};
 pub use self::proto::provider::{Judgement, Provider};
-pub use self::refresh::{Refresh, TokenEndpoint};
+pub use self::refresh::Refresh;
 pub use self::session::{Event, Events, Session, SessionBuilder, Status};
 pub use self::store::{Lease, MemoryStore, StoreError, TokenStore};
 pub use self::token::{ExposedTokenSet, Generation, TokenSet};
+pub use self::token_endpoint::TokenEndpoint;

@@ -14,10 +14,14 @@
 //!                                  or set_tokens           LoginRequired, no traffic
 //! ```
 
+#[cfg(feature = "jwt-auth")]
+pub(crate) mod assertion;
 pub(crate) mod challenge;
 pub(crate) mod client_auth;
 pub(crate) mod credential;
 pub(crate) mod grant;
+#[cfg(feature = "jwt-auth")]
+pub(crate) mod jws;
 pub(crate) mod jwt;
 pub(crate) mod metadata;
 pub(crate) mod origin;

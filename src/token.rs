@@ -250,13 +250,14 @@ mod tests {
         assert!(printed.contains("id_token"));
     }
 
+    /// K-32, Q-12, Q-55, Q-56.
     #[test]
     fn k_32_a_new_refresh_token_replaces_the_old_and_none_keeps_it() {
         let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let before = TokenSet::new("a").with_refresh_token("old").with_refresh_expires_at(end);
         let rotated = TokenSet::new("b").with_refresh_token("new").inherit(&before);
         assert_eq!((rotated.refresh_token(), rotated.refresh_expires_at()), (Some("new"), None));
-        // Okta and LinkedIn repeat the refresh token and say nothing new about its end.
+        // Okta and LinkedIn repeat the refresh token and say nothing new about its end.
         for (case, again) in [("none", ""), ("the same again", "old")] {
             let kept = TokenSet::new("b").with_refresh_token(again).inherit(&before);
             assert_eq!(

@@ -223,6 +223,7 @@ mod tests {
         }
     }
 
+    /// K-41, Q-93.
     #[test]
     fn k_41_only_an_error_that_is_not_about_the_token_forbids_a_refresh() {
         for (case, lines, expected) in [

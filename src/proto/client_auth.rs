@@ -1,6 +1,8 @@
 //! Who we say we are (RFC 6749 §2.3): one method, never probed.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +10,11 @@ use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded::byte_serialize;
 
-use crate::error::Error;
+use crate::error::{Error, RefreshError};
+#[cfg(feature = "jwt-auth")]
+use crate::proto::assertion::{JWT_BEARER, assertion};
+#[cfg(feature = "jwt-auth")]
+use crate::proto::jws::SigningKey;
 
 /// How a client proves to the token endpoint who it is.
 ///
@@ -23,8 +29,14 @@ pub struct ClientAuth {
     secret: SecretString,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Method {
+    #[cfg(feature = "jwt-auth")]
+    Assertion {
+        name: &'static str,
+        key: SigningKey,
+        audience: Option<String>,
+    },
     Basic,
     BasicRaw,
     Body,
@@ -67,6 +79,39 @@ impl ClientAuth {
         Self::with(Method::DigiRunner, id, password.map(Into::into).unwrap_or_default())
     }
 
+    /// `client_secret_jwt` (OpenID Connect Core §9): the secret is not sent, it signs a JWT that is
+    /// good for one attempt (RFC 7523, HS256). Needs the feature `jwt-auth`.
+    ///
+    /// RFC 7518 §3.2 wants a secret of 32 bytes or more.
+    #[cfg(feature = "jwt-auth")]
+    pub fn client_secret_jwt(id: impl Into<String>, secret: impl Into<String>) -> Self {
+        let (name, secret) = ("client_secret_jwt", secret.into());
+        let key = SigningKey::from_secret(&secret);
+        Self::with(Method::Assertion { name, key, audience: None }, id, secret)
+    }
+
+    /// `private_key_jwt` (OpenID Connect Core §9): a key whose public half the server knows signs a
+    /// JWT that is good for one attempt (RFC 7523). Needs the feature `jwt-auth`.
+    #[cfg(feature = "jwt-auth")]
+    pub fn private_key_jwt(id: impl Into<String>, key: SigningKey) -> Self {
+        let name = "private_key_jwt";
+        Self::with(Method::Assertion { name, key, audience: None }, id, String::new())
+    }
+
+    /// Sets for whom the JWT of [`client_secret_jwt`](Self::client_secret_jwt) and
+    /// [`private_key_jwt`](Self::private_key_jwt) is made: its claim `aud`, at the token endpoint and
+    /// at the revocation endpoint. Defaults to the issuer identifier if the endpoint comes from
+    /// [`ServerMetadata`](crate::ServerMetadata), else to the token endpoint's URL (RFC 7523 §3).
+    /// The other methods have none. Needs the feature `jwt-auth`.
+    #[cfg(feature = "jwt-auth")]
+    #[must_use]
+    pub fn with_audience(mut self, value: impl Into<String>) -> Self {
+        if let Method::Assertion { audience, .. } = &mut self.method {
+            *audience = Some(value.into());
+        }
+        self
+    }
+
     fn with(method: Method, id: impl Into<String>, secret: impl Into<String>) -> Self {
         Self { method, id: id.into(), secret: secret.into().into() }
     }
@@ -94,50 +139,54 @@ impl ClientAuth {
         Ok(())
     }
 
-    /// The `Authorization` header, for the methods that have one.
-    pub(crate) fn header(&self) -> Option<HeaderValue> {
-        let (id, secret) = match self.method {
-            Method::Basic => (form_encoded(&self.id), form_encoded(self.secret())),
-            Method::BasicRaw => (self.id.clone(), self.secret().to_owned()),
+    /// What one token request proves the client with.
+    #[cfg_attr(not(feature = "jwt-auth"), expect(unused_variables))]
+    pub(crate) fn prove(&self, attempt: &Attempt<'_>) -> Result<Proof<'_>, RefreshError> {
+        let id = ("client_id", Cow::from(&self.id));
+        Ok(match &self.method {
+            #[cfg(feature = "jwt-auth")]
+            Method::Assertion { key, audience, .. } => {
+                let audience = audience.as_deref().unwrap_or(attempt.audience);
+                let assertion = assertion(key, &self.id, audience, attempt.now, attempt.nonce)?;
+                Proof::form(vec![
+                    id,
+                    ("client_assertion_type", JWT_BEARER.into()),
+                    ("client_assertion", assertion.into()),
+                ])
+            }
+            Method::Basic => Proof::basic(&form_encoded(&self.id), &form_encoded(self.secret())),
+            Method::BasicRaw => Proof::basic(&self.id, self.secret()),
+            Method::Body => Proof::form(vec![id, ("client_secret", self.secret().into())]),
             // STANDARD is what java.util.Base64's strict decoder takes.
-            Method::DigiRunner if self.secret().is_empty() => (self.id.clone(), String::new()),
-            Method::DigiRunner => (self.id.clone(), STANDARD.encode(self.secret())),
-            Method::Body | Method::None => return None,
-        };
-        let value = format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")));
-        // unwrap safety: Base64 is ASCII.
-        let mut value = HeaderValue::try_from(value).expect("Base64 is valid in a header");
-        value.set_sensitive(true);
-        Some(value)
+            Method::DigiRunner => Proof::basic(&self.id, &STANDARD.encode(self.secret())),
+            Method::None => Proof::form(vec![id]),
+        })
     }
 
-    /// The form parameters of a token request, for the methods that have some.
-    pub(crate) fn form(&self) -> Vec<(&str, &str)> {
-        match self.method {
-            Method::Basic | Method::BasicRaw | Method::DigiRunner => Vec::new(),
-            Method::Body => vec![("client_id", &self.id), ("client_secret", self.secret())],
-            Method::None => vec![("client_id", &self.id)],
-        }
-    }
-
-    /// Header and form parameters of a revocation request.
+    /// What one revocation request proves the client with.
     ///
     /// RFC 7009 §2.1 authenticates as at the token endpoint; digiRunner takes the password as it
     /// is, in the body, and none of a public client.
-    pub(crate) fn for_revocation(&self) -> (Option<HeaderValue>, Vec<(&str, &str)>) {
+    pub(crate) fn prove_for_revocation(
+        &self,
+        attempt: &Attempt<'_>,
+    ) -> Result<Proof<'_>, RefreshError> {
         match self.method {
             Method::DigiRunner => {
-                let mut form = vec![("client_id", self.id.as_str())];
-                form.extend(Some(("client_secret", self.secret())).filter(|s| !s.1.is_empty()));
-                (None, form)
+                let mut form = vec![("client_id", Cow::from(&self.id))];
+                let secret = Some(("client_secret", Cow::from(self.secret())));
+                form.extend(secret.filter(|(_, secret)| !secret.is_empty()));
+                Ok(Proof::form(form))
             }
-            _ => (self.header(), self.form()),
+            _ => self.prove(attempt),
         }
     }
 
     /// The method's registered name, by which a server's metadata calls it (RFC 8414 §2).
     pub(crate) fn method_name(&self) -> &'static str {
         match self.method {
+            #[cfg(feature = "jwt-auth")]
+            Method::Assertion { name, .. } => name,
             Method::Basic | Method::BasicRaw | Method::DigiRunner => "client_secret_basic",
             Method::Body => "client_secret_post",
             Method::None => "none",
@@ -147,6 +196,42 @@ impl ClientAuth {
     /// The client's secret, to be taken out of what a server says.
     pub(crate) fn secret(&self) -> &str {
         self.secret.expose_secret()
+    }
+}
+
+/// What is different each time that a client says who it is.
+#[cfg_attr(not(feature = "jwt-auth"), expect(dead_code))]
+pub(crate) struct Attempt<'a> {
+    pub(crate) now: SystemTime,
+    /// Random.
+    pub(crate) nonce: u128,
+    /// Whom to say it to, unless the client was told another.
+    pub(crate) audience: &'a str,
+}
+
+/// Who the client is, as one request says it.
+pub(crate) struct Proof<'a> {
+    /// `Authorization`, for the methods that have one.
+    pub(crate) header: Option<HeaderValue>,
+    form: Vec<(&'static str, Cow<'a, str>)>,
+}
+
+impl<'a> Proof<'a> {
+    fn basic(id: &str, secret: &str) -> Self {
+        let value = format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")));
+        // unwrap safety: Base64 is ASCII.
+        let mut value = HeaderValue::try_from(value).expect("Base64 is valid in a header");
+        value.set_sensitive(true);
+        Self { header: Some(value), form: Vec::new() }
+    }
+
+    fn form(form: Vec<(&'static str, Cow<'a, str>)>) -> Self {
+        Self { header: None, form }
+    }
+
+    /// The form parameters, for the methods that have some.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.form.iter().map(|(name, value)| (*name, &**value))
     }
 }
 
@@ -169,12 +254,16 @@ fn form_encoded(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn sent(auth: &ClientAuth) -> String {
-        let header = auth.header().map(|header| header.to_str().unwrap().to_owned());
-        let form = auth.form().into_iter().map(|(name, value)| format!("{name}={value}"));
+    const ATTEMPT: Attempt<'_> =
+        Attempt { now: SystemTime::UNIX_EPOCH, nonce: 0, audience: "https://login.test/token" };
+
+    fn sent(proof: &Proof<'_>) -> String {
+        let header = proof.header.as_ref().map(|header| header.to_str().unwrap().to_owned());
+        let form = proof.parameters().map(|(name, value)| format!("{name}={value}"));
         header.into_iter().chain(form).collect::<Vec<_>>().join(" ")
     }
 
+    /// K-31, Q-70, Q-71, Q-72, Q-73.
     #[test]
     fn k_31_each_method_sends_one_proof_and_no_other() {
         for (case, auth, expected) in [
@@ -206,7 +295,7 @@ mod tests {
             ("none", ClientAuth::none("ab"), "client_id=ab"),
         ] {
             assert!(auth.check().is_ok(), "{case}");
-            assert_eq!(sent(&auth), expected, "{case}");
+            assert_eq!(sent(&auth.prove(&ATTEMPT).unwrap()), expected, "{case}");
         }
     }
 
@@ -238,17 +327,46 @@ mod tests {
 
     #[test]
     fn digirunner_revocation_sends_the_password_as_it_is_in_the_body() {
+        let sent = |auth: ClientAuth| sent(&auth.prove_for_revocation(&ATTEMPT).unwrap());
         let auth = ClientAuth::digirunner("tspclient", Some("tsp123abcd"));
-        let expected = vec![("client_id", "tspclient"), ("client_secret", "tsp123abcd")];
-        assert_eq!(auth.for_revocation(), (None, expected));
+        assert_eq!(sent(auth), "client_id=tspclient client_secret=tsp123abcd");
         let public = ClientAuth::digirunner("tspclient", None::<&str>);
-        assert_eq!(public.for_revocation(), (None, vec![("client_id", "tspclient")]));
+        assert_eq!(sent(public), "client_id=tspclient");
+    }
+
+    #[test]
+    fn k_31_an_assertion_is_for_whom_it_is_meant_and_the_same_is_sent_to_revoke() {
+        let signed = |audience| {
+            let key = SigningKey::from_secret("s");
+            let jwt = assertion(&key, "a b", audience, ATTEMPT.now, ATTEMPT.nonce).unwrap();
+            format!("client_id=a b client_assertion_type={JWT_BEARER} client_assertion={jwt}")
+        };
+        for (case, auth, expected) in [
+            (
+                "the endpoint",
+                ClientAuth::client_secret_jwt("a b", "s"),
+                signed("https://login.test/token"),
+            ),
+            (
+                "the issuer",
+                ClientAuth::client_secret_jwt("a b", "s").with_audience("https://login.test"),
+                signed("https://login.test"),
+            ),
+            (
+                "a method without an audience",
+                ClientAuth::none("a b").with_audience("https://login.test"),
+                "client_id=a b".into(),
+            ),
+        ] {
+            assert_eq!(sent(&auth.prove(&ATTEMPT).unwrap()), expected, "{case}");
+            assert_eq!(sent(&auth.prove_for_revocation(&ATTEMPT).unwrap()), expected, "{case}");
+        }
     }
 
     #[test]
     fn k_63_debug_hides_the_secret_and_the_header_is_sensitive() {
         let auth = ClientAuth::basic("id", "CANARY");
         assert!(!format!("{auth:?}").contains("CANARY"));
-        assert!(auth.header().unwrap().is_sensitive());
+        assert!(auth.prove(&ATTEMPT).unwrap().header.unwrap().is_sensitive());
     }
 }

@@ -195,7 +195,7 @@ mod tests {
         format!("{}.{}.c2ln", part(r#"{"alg":"RS256"}"#), part(claims))
     }
 
-    /// K-11, B01, B02, B03, B11: exactly at the border and one nanosecond before it.
+    /// K-11, Q-06, B01, B02, B03, B11: exactly at the border and one nanosecond before it.
     #[test]
     fn k_11_a_token_is_fresh_then_stale_then_expired() {
         const NANO: Duration = Duration::from_nanos(1);
@@ -207,7 +207,7 @@ mod tests {
             ("the end", 3600, 3600 * SECOND, Age::Expired),
             ("long after", 3600, 30 * 24 * HOUR, Age::Expired),
             ("short, new (X14)", 10, Duration::ZERO, Age::Fresh),
-            ("short, half over (Q-06)", 10, 5 * SECOND, Age::Stale),
+            ("short, half over", 10, 5 * SECOND, Age::Stale),
             ("short, over", 10, 10 * SECOND, Age::Expired),
             ("a second, new", 1, Duration::ZERO, Age::Fresh),
             ("unknown end, for ever", 0, 24 * 365 * 10 * HOUR, Age::Fresh),
@@ -259,7 +259,7 @@ mod tests {
         }
     }
 
-    /// K-10, B03, B08, X08, Q-07, R-080, R-082.
+    /// K-10, B03, B08, X08, Q-02, Q-03, Q-07, R-080, R-082.
     #[test]
     fn k_10_the_end_comes_from_expires_in_then_from_the_jwt_then_from_nowhere() {
         let clock = ManualClock::new();
@@ -282,6 +282,12 @@ mod tests {
                 "a known end beats both",
                 TokenSet::new(exp_in(100)).with_expires_in(HOUR).with_expires_at(wall + 7 * SECOND),
                 Provenance::Kept,
+                Some(7),
+            ),
+            (
+                "an end and no lifetime (Q-02)",
+                TokenSet::new("opaque").with_expires_at(wall + 7 * SECOND),
+                Provenance::Issued,
                 Some(7),
             ),
             ("exp alone", TokenSet::new(exp_in(101)), Provenance::Issued, Some(101)),
@@ -310,7 +316,7 @@ mod tests {
             tokens.expires_at()
         };
         assert_eq!(ends(exp_in(9), false, None), None, "reading can be switched off");
-        // Q-03: the provider's lifetime comes last.
+        // The provider's lifetime comes last.
         assert!(ends(exp_in(9), true, Some(HOUR)) < Some(wall + HOUR));
         assert_eq!(ends(exp_in(9), false, Some(HOUR)), Some(wall + HOUR));
         assert_eq!(ends("opaque".into(), true, Some(HOUR)), Some(wall + HOUR));

@@ -155,15 +155,20 @@ impl Answer<'_> {
         let code = [Some(*error), error.get("code"), error.get("type")]
             .into_iter()
             .flatten()
-            .find_map(|value| name(value).or_else(|| clean(value)));
+            .find_map(|value| name(value).or_else(|| clean(value)))
+            .filter(|code| !code.is_empty());
         let description =
             member("error_description").or_else(|| member("message")).or_else(|| inner("message"));
         let mut server = ServerError::new(self.status, code);
         if let Some(description) = description {
             server = server.with_description(description);
         }
+        let claims = members.get("claims").filter(|claims| is_claims_request(claims, secrets));
         match redact::value(members.clone().into(), secrets) {
-            Value::Object(members) => Some(server.with_members(members)),
+            Value::Object(mut members) => {
+                members.extend(claims.map(|claims| ("claims".to_owned(), claims.clone())));
+                Some(server.with_members(members))
+            }
             _ => Some(server),
         }
     }
@@ -229,8 +234,17 @@ pub(crate) fn json_object(body: &[u8]) -> Option<Map<String, Value>> {
     Some(members.into_iter().map(|(name, raw)| (name, read(raw))).collect())
 }
 
+/// Whether this is a claims request (OpenID Connect Core §5.5), as Entra sends one: JSON in a text.
+/// The next login repeats it to the letter, so it is not shortened, unless a secret is in it.
+fn is_claims_request(claims: &Value, secrets: &[&str]) -> bool {
+    let has_secret =
+        |text: &str| secrets.iter().any(|secret| !secret.is_empty() && text.contains(secret));
+    claims.as_str().is_some_and(|text| json_object(text.as_bytes()).is_some() && !has_secret(text))
+}
+
 impl TokenSet {
-    /// Reads the JSON answer of a token endpoint (RFC 6749 §5.1), such as a login gets.
+    /// Reads the JSON answer of a token endpoint (RFC 6749 §5.1), such as a login gets. For a server
+    /// with answers of its own, such as Slack, see [`Provider::read_tokens`].
     ///
     /// Its `expires_in` counts from the moment at which the set is handed to a session, so do that
     /// at once. Any `token_type` will do.
@@ -249,8 +263,31 @@ impl TokenSet {
     ///
     /// What the server says, if it says an error instead (§5.2), or that there is no access token.
     pub fn from_json(answer: &[u8]) -> Result<Self, RefreshError> {
+        Provider::rfc6749().read_tokens(answer)
+    }
+}
+
+impl Provider {
+    /// Reads the JSON answer of this server's token endpoint, such as a login gets, through its
+    /// [reader](Self::with_reader). For servers whose answers [`TokenSet::from_json`] cannot read;
+    /// otherwise the same.
+    ///
+    /// ```
+    /// use reqwest_refresh::Provider;
+    ///
+    /// # fn main() -> Result<(), reqwest_refresh::RefreshError> {
+    /// let answer = br#"{"ok": true, "authed_user": {"access_token": "xoxe.xoxp-1"}}"#;
+    /// let tokens = Provider::slack().read_tokens(answer)?;
+    /// assert_eq!(tokens.access_token(), "xoxe.xoxp-1");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What the server says, if it says an error instead, or that there is no access token.
+    pub fn read_tokens(&self, answer: &[u8]) -> Result<TokenSet, RefreshError> {
         let answer = Answer { status: 200, retry_after: None, is_form: false, body: answer };
-        answer.read(&Provider::rfc6749(), true, &[])
+        answer.read(self, true, &[])
     }
 }
 

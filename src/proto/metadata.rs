@@ -205,6 +205,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::proto::jws::SigningKey;
 
     fn issuer(name: &str) -> Issuer {
         Issuer::parse(name).unwrap()
@@ -414,10 +415,16 @@ mod tests {
     fn k_31_a_method_that_the_server_does_not_name_is_refused_before_the_first_request() {
         let basic = || ClientAuth::basic("app", "s");
         let digirunner = || ClientAuth::digirunner("app", Some("s"));
+        let client_secret_jwt = || ClientAuth::client_secret_jwt("app", "s");
+        let private_key_jwt = || ClientAuth::private_key_jwt("app", SigningKey::from_secret("s"));
         for (case, named, auth, is_welcome) in [
             ("named", json!(["private_key_jwt", "client_secret_basic"]), basic(), true),
             ("raw", json!(["client_secret_basic"]), ClientAuth::basic_raw("app", "s"), true),
             ("digiRunner", json!(["client_secret_basic"]), digirunner(), true),
+            ("a key", json!(["private_key_jwt"]), private_key_jwt(), true),
+            ("a key, not named", json!(["client_secret_jwt"]), private_key_jwt(), false),
+            ("a signing secret", json!(["client_secret_jwt"]), client_secret_jwt(), true),
+            ("a signing secret, not named", json!(["private_key_jwt"]), client_secret_jwt(), false),
             ("body", json!(["client_secret_post"]), ClientAuth::body("app", "s"), true),
             ("public", json!(["none"]), ClientAuth::none("app"), true),
             ("public, not named", json!(["client_secret_basic"]), ClientAuth::none("app"), true),

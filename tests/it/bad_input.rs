@@ -191,8 +191,8 @@ async fn k_61_a_stored_token_that_cannot_be_sent_is_neither_used_nor_overwritten
     }
 }
 
-/// K-33, K-30, K-35, G04, G05, G11: through a session, on the wire. Nothing is adopted, nobody is logged
-/// out, and the error says what came.
+/// K-33, K-30, K-35, Q-37, G04, G05, G11: through a session, on the wire. Nothing is adopted, nobody is
+/// logged out, and the error says what came.
 #[tokio::test]
 async fn k_33_no_answer_of_the_server_costs_the_old_pair() {
     const NONSENSE: &str = "is not a JSON object";

@@ -180,7 +180,8 @@ async fn k_27_new_requests_wait_for_a_refresh_unless_the_token_is_only_stale() {
 
 // ---- K-36 ----
 
-/// K-36: a refresh that fails while the token is alive disturbs nobody. D05, D06, D11, X16.
+/// K-36, Q-08, Q-63: a refresh that fails while the token is alive disturbs nobody. D05, D06, D11,
+/// X16.
 #[tokio::test]
 async fn k_36_a_failed_refresh_behind_a_living_token_is_not_noticed() {
     for failure in

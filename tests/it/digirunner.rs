@@ -159,7 +159,7 @@ async fn k_40_an_expired_token_is_refreshed_as_the_manual_page_says() {
     }
 }
 
-/// K-32, X26, G01, K-11: the next refresh sends the newest string, shortly before the end.
+/// K-32, X26, G01, K-11, Q-58: the next refresh sends the newest string, shortly before the end.
 #[tokio::test]
 async fn k_32_the_newest_refresh_token_is_the_one_sent_next() {
     let second =
@@ -203,8 +203,8 @@ async fn k_20_many_revoked_requests_share_one_refresh() {
     assert_eq!(refreshes, 1);
 }
 
-/// K-50, K-51, G08, X23, D07: the documented error calls the login hook once, and its tokens end
-/// the wait.
+/// K-50, K-51, Q-23, G08, X23, D07: the documented error calls the login hook once, and its tokens
+/// end the wait.
 #[tokio::test]
 async fn k_50_an_expired_refresh_token_calls_the_login_hook_and_the_request_goes_on() {
     let gateway = Gateway::new((401, expired), &[(401, EXPIRED)]).letting_in("after-login");
@@ -242,7 +242,7 @@ async fn k_51_a_declined_login_fails_everybody_alike_without_traffic() {
     assert_eq!(scene.get().await.unwrap().status(), 200);
 }
 
-/// K-63, K-44, Q-23, G14, R-040: digiRunner repeats the whole refresh token in its answer. Nothing that
+/// K-63, K-44, G14, R-040: digiRunner repeats the whole refresh token in its answer. Nothing that
 /// anybody sees repeats it after it: not the error and its causes, not what the hook is told, no
 /// event, no log line.
 #[tokio::test]

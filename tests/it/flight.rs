@@ -18,7 +18,7 @@ fn expired(api: Api) -> Rig {
 
 // ---- K-20 ----
 
-/// K-20: many requests, a late one, the handle: one refresh. C01, C02, C03, C06.
+/// K-20, Q-50, Q-52: many requests, a late one, the handle: one refresh. C01, C02, C03, C06.
 #[tokio::test]
 async fn k_20_whoever_needs_a_refresh_joins_the_one_that_runs() {
     let rig = expired(Api::friendly());
@@ -109,7 +109,7 @@ async fn k_20_two_sessions_do_not_share_a_refresh() {
 
 // ---- K-21 ----
 
-/// K-21: the leader goes, the refresh stays. C13, C14, X06.
+/// K-21, Q-61: the leader goes, the refresh stays. C13, C14, X06.
 #[tokio::test]
 async fn k_21_dropping_the_request_that_started_a_refresh_does_not_lose_the_new_token() {
     let rig = expired(Api::friendly());
@@ -125,7 +125,7 @@ async fn k_21_dropping_the_request_that_started_a_refresh_does_not_lose_the_new_
     assert_eq!((rig.issuer.sent(), rig.api.tokens()), (vec!["r0".into()], vec!["a1".into()]));
 }
 
-/// K-21: nobody is left, and the rotated pair is kept all the same. C14.
+/// K-21, Q-61: nobody is left, and the rotated pair is kept all the same. C14.
 #[tokio::test]
 async fn k_21_a_refresh_that_nobody_waits_for_any_more_is_finished_and_saved() {
     let store = ScriptedStore::holding(Rig::tokens(3600)).await;

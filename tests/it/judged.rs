@@ -7,7 +7,7 @@ use crate::support::{Api, Issuer, Reply, Rig, SECOND};
 
 // ---- K-41 ----
 
-/// K-41: F01 to F09, X18, R-064, R-066. How a challenge is parsed: `proto/challenge.rs`.
+/// K-41, Q-93, Q-94: F01 to F09, X18, R-064, R-066. How a challenge is parsed: `proto/challenge.rs`.
 #[tokio::test]
 async fn k_41_no_challenge_is_needed_and_one_that_names_another_error_does_not_refresh() {
     const SCOPE: &str = r#"Bearer error="insufficient_scope", scope="admin""#;

@@ -31,7 +31,8 @@ async fn seconds_until_done<T>(rig: &Rig, task: &tokio::task::JoinHandle<T>) -> 
 
 // ---- K-60 ----
 
-/// K-60: locked, read, saved, then used and told; nothing is saved without a refresh. G07, X10, X11.
+/// K-60, Q-50, Q-55: locked, read, saved, then used and told; nothing is saved without a refresh. G07,
+/// X10, X11.
 #[tokio::test]
 async fn k_60_a_rotated_pair_is_saved_before_it_is_used_or_announced() {
     let store = ScriptedStore::new();
@@ -56,7 +57,7 @@ async fn k_60_a_rotated_pair_is_saved_before_it_is_used_or_announced() {
     assert_eq!(saved.expires_at(), Some(rig.clock.wall() + HOUR), "an end, not a lifetime");
 }
 
-/// K-60: a save that fails is tried three times and told; the pair is used. X10.
+/// K-60, Q-55: a save that fails is tried three times and told; the pair is used. X10.
 #[tokio::test]
 async fn k_60_a_save_that_fails_is_repeated_reported_and_leaves_the_pair_usable() {
     let store = ScriptedStore::new();
@@ -248,7 +249,7 @@ async fn two_processes(store: &ScriptedStore) -> (Rig, Rig) {
     (one, other)
 }
 
-/// K-61: one refreshes, the other waits for the lock and adopts. X01, X25.
+/// K-61, Q-60: one refreshes, the other waits for the lock and adopts. X01, X25.
 #[tokio::test]
 async fn k_61_two_processes_share_one_refresh() {
     let store = ScriptedStore::new();

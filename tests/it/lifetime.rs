@@ -26,7 +26,7 @@ async fn refreshed(tokens: TokenSet) -> Rig {
     rig
 }
 
-/// K-10: `expires_in` counts from the start of the token request. B03.
+/// K-10, Q-07: `expires_in` counts from the start of the token request. B03.
 #[tokio::test]
 async fn k_10_a_lifetime_counts_from_the_moment_the_token_request_was_started() {
     let rig = Rig::new(Api::friendly());
@@ -60,7 +60,7 @@ async fn k_10_after_a_retry_the_lifetime_counts_from_the_attempt_that_was_answer
     assert_eq!(tokens.expires_at(), Some(start + 5 * SECOND + HOUR));
 }
 
-/// K-10: `expires_in`, else the JWT, else unknown. B02, B05, B07, X08.
+/// K-10, Q-07, Q-13: `expires_in`, else the JWT, else unknown. B02, B05, B07, X08.
 #[tokio::test]
 async fn k_10_where_the_end_comes_from_is_a_table() {
     let opaque = || TokenSet::new("opaque");
@@ -110,7 +110,7 @@ async fn k_10_without_reading_jwts_their_end_is_unknown() {
     assert_eq!(rig.session.current_tokens().unwrap().expires_at(), None);
 }
 
-/// K-10: of unknown end, so only a 401 tells. B02.
+/// K-10, Q-03: of unknown end, so only a 401 tells. B02.
 #[tokio::test]
 async fn k_10_a_token_of_unknown_end_is_used_until_it_is_rejected() {
     let rig = Rig::with(Api::rejecting(&["bad"]), Issuer::new(), |b| {
@@ -147,7 +147,8 @@ async fn k_10_a_jwt_that_was_kept_too_long_is_refreshed_before_it_is_sent() {
     assert!(left <= rig.clock.wall() + 600 * SECOND, "never more than exp - iat");
 }
 
-/// K-11: three ages, to the nanosecond. B01, B11.
+/// K-11, Q-06, Q-09: three ages, to the nanosecond; a window of zero refreshes nothing beforehand.
+/// B01, B11.
 #[tokio::test]
 async fn k_11_a_token_is_fresh_then_stale_then_expired() {
     for (case, window, lifetime, at, expected) in [
@@ -217,7 +218,7 @@ async fn k_11_stale_tokens_are_sent_and_refreshed_behind_expired_ones_are_not_se
     assert_eq!(rig.api.tokens()[4..], ["a2", "a2", "a2"]);
 }
 
-/// K-11: however long the window, one refresh per token. X14.
+/// K-11, Q-06: however long the window, one refresh per token. X14.
 #[tokio::test]
 async fn k_11_a_window_longer_than_the_life_refreshes_once_per_token() {
     let issuer = Issuer::with(30 * SECOND, Provider::rfc6749());
@@ -236,7 +237,7 @@ async fn k_11_a_window_longer_than_the_life_refreshes_once_per_token() {
     assert_eq!(rig.issuer.calls(), 1, "and the next is fresh again");
 }
 
-/// K-11: a token just received counts as fresh once. B14.
+/// K-11, Q-06: a token just received counts as fresh once. B14.
 #[tokio::test]
 async fn k_11_a_token_that_is_over_on_arrival_is_sent_once_by_all_who_waited() {
     let rig = Rig::new(Api::friendly());
@@ -255,7 +256,7 @@ async fn k_11_a_token_that_is_over_on_arrival_is_sent_once_by_all_who_waited() {
     assert_eq!(rig.api.tokens().pop().unwrap(), "a1", "once");
 }
 
-/// K-12: neither clock alone keeps a token alive. X12.
+/// K-12, Q-07: neither clock alone keeps a token alive. X12.
 #[tokio::test]
 async fn k_12_the_earlier_end_of_both_clocks_wins() {
     let cases: [(&str, Jump, Status); 6] = [

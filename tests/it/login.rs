@@ -28,7 +28,8 @@ fn dead(hook: &Hook) -> Rig {
 
 // ---- K-50 ----
 
-/// K-50: one call, with a typed reason, and no more requests for the dead token. G08, G10, X23.
+/// K-50, Q-63: one call, with a typed reason, and no more requests for the dead token. G08, G10,
+/// X23.
 #[tokio::test]
 async fn k_50_the_hook_is_called_once_for_a_dead_session_and_the_token_is_left_alone() {
     let hook = Hook::declining();
@@ -64,7 +65,7 @@ async fn k_50_the_next_dead_session_calls_the_hook_again() {
     assert_eq!((hook.calls(), rig.issuer.sent()), (2, vec!["r0".into(), "ur1".into()]));
 }
 
-/// K-50: why somebody must log in is a table. A03, A04, G03.
+/// K-50, Q-11: why somebody must log in is a table. A03, A04, G03.
 #[tokio::test]
 async fn k_50_the_reason_for_a_login_is_a_table() {
     #[derive(Debug, Clone, Copy)]
@@ -131,7 +132,7 @@ async fn k_50_the_reason_for_a_login_is_a_table() {
     }
 }
 
-/// K-50: the server may know better than the end that it told. Q-63.
+/// K-50, Q-11: the server may know better than the end that it told.
 #[tokio::test]
 async fn k_50_a_refresh_token_over_its_known_end_is_tried_once_all_the_same() {
     let hook = Hook::declining();
@@ -347,7 +348,7 @@ async fn k_52_the_hooks_tokens_replace_the_living_token() {
 
 // ---- K-53 ----
 
-/// K-53: what another process has stored meanwhile decides. X01, X02.
+/// K-53, Q-53, Q-60: what another process has stored meanwhile decides. X01, X02.
 #[tokio::test]
 async fn k_53_a_refused_token_that_is_no_longer_the_stored_one_is_not_the_end() {
     let fresh = || TokenSet::new("a9").with_refresh_token("r9").with_expires_in(HOUR);
@@ -402,7 +403,7 @@ async fn k_53_a_refused_token_that_is_no_longer_the_stored_one_is_not_the_end() 
 
 // ---- K-54 ----
 
-/// K-54: what may pass, and what no login helps against, calls no hook. D08, D14, G09.
+/// K-54, Q-37: what may pass, and what no login helps against, calls no hook. D08, D14, G09.
 #[tokio::test]
 async fn k_54_only_a_dead_refresh_token_calls_the_hook() {
     for failure in [

@@ -110,7 +110,7 @@ async fn k_40_a_token_younger_than_the_minimum_age_is_sent_once_more_and_not_ref
     assert_eq!((late.api.tokens().len(), late.issuer.calls()), (2, 0));
 }
 
-/// K-22: E04.
+/// K-22, Q-57, Q-62: E04.
 #[tokio::test]
 async fn k_22_a_late_401_is_replayed_with_the_token_that_is_current_now() {
     let rig = Rig::new(Api::rejecting(&["a0"]));

@@ -181,6 +181,7 @@ fn k_63_no_type_prints_a_secret() {
         ClientAuth::basic_raw("id", "cnry-secret"),
         ClientAuth::body("id", "cnry-secret"),
         ClientAuth::digirunner("id", Some("cnry-secret")),
+        ClientAuth::client_secret_jwt("id", "cnry-secret"),
     ] {
         printed.value(&auth);
         let endpoint = TokenEndpoint::new("https://api.test/token", auth).unwrap();

@@ -1,8 +1,10 @@
 //! What the user says beats what runs: a refresh, a save, a hook, a first look into the store.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest_refresh::{RefreshFailure, Status, TokenSet, TokenStore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::support::{Api, Issuer, Rig, SECOND, ScriptedStore, everybody_waits, outcome, told};
@@ -115,7 +117,7 @@ async fn k_25_what_the_user_says_during_a_save_is_written_last() {
 async fn k_25_what_the_user_says_during_the_hook_wins() {
     for say in Say::ALL {
         let store = ScriptedStore::new();
-        let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+        let gate = Arc::new(Semaphore::new(0));
         let hook = gate.clone();
         let rig = Rig::with(Api::friendly(), Issuer::new(), |b| {
             b.store(store.clone()).on_login_required(move |_| {
@@ -167,6 +169,41 @@ async fn k_25_tokens_set_during_a_hook_are_refreshed_without_waiting_for_the_hoo
     assert_eq!((rig.session.status(), rig.outcome().await), (Status::Fresh, "200".into()));
 }
 
+/// K-20, K-25, Q-62: a flight that was let go lands late, and makes no room for a second one.
+#[tokio::test]
+async fn k_20_a_flight_that_has_lost_does_not_end_the_one_that_runs_when_it_lands() {
+    let gate = Arc::new(Semaphore::new(0));
+    let hook = Arc::clone(&gate);
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| {
+        b.on_login_required(move |_| {
+            let gate = Arc::clone(&hook);
+            async move {
+                gate.acquire().await.unwrap().forget();
+                None
+            }
+        })
+    });
+    rig.clock.advance(HOUR);
+    rig.issuer.then_fails(RefreshFailure::Terminal);
+    let asking = rig.spawn_get();
+    everybody_waits().await;
+    rig.session.set_tokens(Rig::tokens(60)).await.unwrap();
+    assert_eq!(outcome(asking.await.unwrap()), "200");
+    rig.clock.advance(60 * SECOND);
+    rig.issuer.hold();
+    let first = rig.spawn_get();
+    everybody_waits().await;
+    gate.add_permits(1); // the flight that asked for a login lands
+    everybody_waits().await;
+    let late = rig.spawn_get();
+    everybody_waits().await;
+    rig.issuer.release();
+    for request in [first, late] {
+        assert_eq!(outcome(request.await.unwrap()), "200");
+    }
+    assert_eq!(rig.issuer.calls(), 2, "one for the dead set, one for the new");
+}
+
 /// K-25: the failure of a refresh that has lost is nobody's failure.
 #[tokio::test]
 async fn k_25_a_refresh_that_has_lost_fails_nobody_and_cools_nothing_down() {
@@ -194,7 +231,7 @@ async fn k_25_a_refresh_that_has_lost_fails_nobody_and_cools_nothing_down() {
     }
 }
 
-/// K-25: a forced refresh after new tokens were set is one of the new tokens.
+/// K-25, Q-62: a forced refresh after new tokens were set is one of the new tokens.
 #[tokio::test]
 async fn k_25_a_refresh_that_is_demanded_after_set_tokens_is_not_the_one_that_has_lost() {
     let rig = Rig::new(Api::friendly());

@@ -53,7 +53,7 @@ pub(crate) async fn backoff(clock: &ManualClock) -> Duration {
     shortest().unwrap()
 }
 
-/// K-30, K-31, R-001, R-002, R-004, R-005, R-007, R-008, R-010, Q-20, Q-71.
+/// K-30, K-31, R-001, R-002, R-004, R-005, R-007, R-008, R-010, Q-20, Q-70, Q-71, Q-73.
 #[tokio::test]
 async fn k_30_the_request_is_these_bytes_and_no_others() {
     for (case, auth, header, parameters) in [

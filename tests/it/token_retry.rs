@@ -54,7 +54,7 @@ async fn k_35_a_connection_that_is_refused_is_tried_three_times() {
     assert_eq!(session.current_tokens().unwrap().refresh_token(), tokens().refresh_token());
 }
 
-/// K-35, R-045, Q-50, X09: an answer that was lost may be asked for once more, quickly, and
+/// K-35, R-045, Q-50, Q-54, X09: an answer that was lost may be asked for once more, quickly, and
 /// no oftener.
 #[tokio::test]
 async fn k_35_a_connection_that_breaks_after_the_request_is_tried_once_more() {
@@ -129,7 +129,7 @@ async fn k_35_a_busy_server_is_left_alone_for_as_long_as_it_says() {
     }
 }
 
-/// K-35, K-20, G06, G11, C04, X15, Q-39: one cool-down for everybody, longer if the
+/// K-35, K-20, G06, G11, C04, X15, Q-39, Q-63: one cool-down for everybody, longer if the
 /// server says so, but never endless; and after it a new try.
 #[tokio::test]
 async fn k_35_a_cool_down_is_shared_and_capped_and_ends() {
@@ -171,7 +171,8 @@ async fn k_35_a_cool_down_is_shared_and_capped_and_ends() {
     }
 }
 
-/// K-34, K-54, K-71, DIGIRUNNER.md §2: each wrong password brings the client nearer to its lock.
+/// K-34, K-31, K-54, K-71, Q-72, DIGIRUNNER.md §2: each wrong password brings the client nearer to its
+/// lock; no second method is tried.
 #[tokio::test]
 async fn k_34_a_wrong_client_is_told_once_until_tokens_are_set() {
     let refusal = r#"{"timestamp":"1684742522981","status":401,"error":"Unauthorized",

@@ -182,7 +182,7 @@ fn k_32_only_a_text_that_is_not_empty_is_a_new_refresh_token() {
     }
 }
 
-/// Q-04 (K-10 for `stime`): what else a success says.
+/// Q-80 (K-10 for `stime`): what else a success says.
 #[test]
 fn a_success_keeps_scope_and_unknown_members_as_they_came() {
     for (case, scope, expected) in [
@@ -199,6 +199,9 @@ fn a_success_keeps_scope_and_unknown_members_as_they_came() {
     assert_eq!(tokens.members()["id_token"], "i");
     assert_eq!(tokens.members()["x"], json!([null]));
     assert_eq!(tokens.expires_in(), None, "`stime` is never read (K-10)");
+    let tokens = success(json!({"expires_in": 21_600, "expires_at": 1_568_775_134}));
+    assert_eq!(tokens.expires_in(), Some(Duration::from_secs(21_600)));
+    assert_eq!(tokens.expires_at(), None, "Strava's end by its own clock (Q-58) is not read");
     for secret in ["access_token", "refresh_token"] {
         assert!(!tokens.members().contains_key(secret));
     }
@@ -254,6 +257,18 @@ fn k_33_an_error_is_looked_for_first_whatever_the_status() {
     }
 }
 
+/// K-33: a refusal whose `error` says nothing has no code.
+#[test]
+fn k_33_an_error_without_a_word_is_no_code() {
+    for error in [json!(null), json!(""), json!(false), json!({}), json!({"code": ""})] {
+        let body = json!({"error": error, "message": "why"}).to_string();
+        let error = read(400, &body).unwrap_err();
+        assert_eq!(error.failure(), RefreshFailure::Unusable, "{body}");
+        let server = error.server.unwrap();
+        assert_eq!((server.code(), server.description()), (None, Some("why")), "{body}");
+    }
+}
+
 /// K-33: members named `error` that say that there is none.
 #[test]
 fn k_33_an_error_that_is_none_does_not_cost_a_success() {
@@ -263,7 +278,7 @@ fn k_33_an_error_that_is_none_does_not_cost_a_success() {
     }
 }
 
-/// K-33, K-34: not a JSON object is never a verdict about the token.
+/// K-33, K-34, Q-37: not a JSON object is never a verdict about the token.
 #[test]
 fn k_33_a_body_that_cannot_be_read_is_a_failure_that_passes() {
     for (case, body) in [

@@ -119,8 +119,7 @@ impl Provider {
     /// . A 403 is about limits and never refreshed.
     ///
     /// We ask for JSON, and read a form where one comes. Client authentication:
-    /// [`ClientAuth::body`](crate::ClientAuth::body). No answer to too many token requests could be
-    /// cited.
+    /// [`ClientAuth::body`](crate::ClientAuth::body).
     pub const fn github() -> Self {
         Self::rfc6749()
             .with_codes(&[
@@ -165,9 +164,8 @@ impl Provider {
     /// HubSpot.
     ///
     /// Its errors have no `error` but a `status`; a dead refresh token is `BAD_REFRESH_TOKEN`
-    /// . No captured answer to a wrong client or to too many requests could be cited, so
-    /// every other status is transient. Client authentication:
-    /// [`ClientAuth::body`](crate::ClientAuth::body).
+    /// . No captured answer to a wrong client could be cited, so every other status is
+    /// transient. Client authentication: [`ClientAuth::body`](crate::ClientAuth::body).
     pub const fn hubspot() -> Self {
         Self::rfc6749().with_codes(&[("BAD_REFRESH_TOKEN", Terminal)]).with_reader(|mut answer| {
             rename_error(&mut answer, "status", "message");
@@ -205,10 +203,13 @@ impl Provider {
     /// OpenAI's login for ChatGPT and Codex.
     ///
     /// The code is in an error object, or beside it, in any case: a refresh token is dead
-    /// on `refresh_token_expired`, `refresh_token_reused` and `refresh_token_invalidated`. There is
-    /// no `expires_in`; the JWT's `exp` counts, 8 days without one, and the window is 5 minutes: so
-    /// does OpenAI's own client. That client also takes every 401 for a dead refresh token, which
-    /// is not done here. No answers to a wrong client or to too many requests could be cited.
+    /// on `refresh_token_expired`, `refresh_token_reused`, `refresh_token_invalidated` and
+    /// `token_expired`. There is no `expires_in`; the JWT's `exp` counts, 8 days without one, and the
+    /// window is 5 minutes: so does OpenAI's own client.
+    ///
+    /// That client also takes every 401 for a dead refresh token, which is not done here. OpenAI's
+    /// gateway is reported to cut some of these answers to `{"error":{}}`: they are transient. No
+    /// answers to a wrong client or to too many requests could be cited.
     ///
     /// Client authentication: [`ClientAuth::none`](crate::ClientAuth::none).
     pub const fn openai() -> Self {
@@ -218,6 +219,7 @@ impl Provider {
                 ("refresh_token_expired", Terminal),
                 ("refresh_token_invalidated", Terminal),
                 ("refresh_token_reused", Terminal),
+                ("token_expired", Terminal),
             ])
             .with_reader(read_openai)
             .with_default_lifetime(Duration::from_secs(8 * DAY))

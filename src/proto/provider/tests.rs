@@ -151,7 +151,7 @@ fn k_34_by_the_letter_only_invalid_grant_is_terminal() {
     }
 }
 
-/// K-34, Q-29: what another server calls it is one setting away.
+/// K-34, Q-23, Q-29: what another server calls it is one setting away.
 #[test]
 fn k_34_a_classifier_decides_but_not_over_an_outage() {
     let provider = Provider::rfc6749().with_classifier(|error| {
@@ -246,6 +246,31 @@ fn k_34_codes_come_before_the_classifier_and_leave_the_rfcs_in_force() {
     }
 }
 
+/// K-34, Q-08, Q-30: Exact Online, where no code says enough.
+#[test]
+fn k_34_a_classifier_sees_code_and_description() {
+    let exact = Provider::rfc6749().with_classifier(|error| {
+        let text = error.description().unwrap_or_default();
+        match error.code() {
+            Some("unauthorized_client") if text == "Old refresh token used." => TERMINAL,
+            Some("invalid_request") if text.starts_with("The refresh token expired") => TERMINAL,
+            _ => Provider::rfc6749().classify(error),
+        }
+    });
+    let early = "Rate limit exceeded: access_token not expired";
+    for (status, code, description, expected) in [
+        (401, "unauthorized_client", "Old refresh token used.", TERMINAL),
+        (400, "invalid_request", "The refresh token expired at 2023-01-01T00:00:00Z", TERMINAL),
+        (401, "unauthorized_client", "", CONFIGURATION),
+        (400, "invalid_request", "Missing parameter", CONFIGURATION),
+        (400, "access_denied", early, TRANSIENT),
+        (429, "unauthorized_client", "Old refresh token used.", RefreshFailure::Busy),
+    ] {
+        let body = shape_b(code, description);
+        assert_eq!(verdict(&exact, status, &body), expected, "{status}: {body}");
+    }
+}
+
 /// K-33, K-10, Q-05, Q-22, Q-26: the server's own names, units and nesting.
 #[test]
 fn k_33_a_reader_brings_an_answer_into_the_words_of_the_rfc() {
@@ -275,6 +300,9 @@ fn k_33_a_reader_brings_an_answer_into_the_words_of_the_rfc() {
     let tokens = read(201, &body).unwrap();
     assert_eq!((tokens.access_token(), tokens.refresh_token()), ("a", Some("r")));
     assert_eq!(tokens.expires_in(), Some(Duration::from_secs(60)));
+    // Withings reports an outage within a 200.
+    let body = json!({"status": 503, "data": {}, "refreshToken": "r"});
+    assert_eq!(read(200, &body).unwrap_err().failure(), TRANSIENT);
     let body = json!({"errors": [{"errorType": "invalid_grant"}], "success": false});
     assert_eq!(read(400, &body).unwrap_err().failure(), TERMINAL);
 }

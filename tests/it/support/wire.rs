@@ -4,6 +4,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// What a [`Wire`] does with a connection once the request is read.
@@ -26,6 +27,7 @@ pub struct Wire {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
     closed: Arc<Mutex<usize>>,
+    gate: Arc<Semaphore>,
     task: JoinHandle<()>,
 }
 
@@ -35,27 +37,39 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (requests, closed) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<Mutex<_>>::default());
-        let (log, count) = (Arc::clone(&requests), Arc::clone(&closed));
+        let gate = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        let (log, count, pass) = (Arc::clone(&requests), Arc::clone(&closed), Arc::clone(&gate));
         let task = tokio::spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let request = read_request(&mut stream).await;
                 let then = script(log.lock().len());
                 log.lock().push(request);
-                let count = Arc::clone(&count);
+                let (count, pass) = (Arc::clone(&count), Arc::clone(&pass));
                 tokio::spawn(async move {
+                    drop(pass.acquire().await.unwrap());
                     follow(stream, then).await;
                     *count.lock() += 1;
                 });
             }
         });
-        Self { address, requests, closed, task }
+        Self { address, requests, closed, gate, task }
     }
 
     /// Says the same to everybody.
     pub async fn saying(answer: impl Into<String>) -> Self {
         let answer = answer.into();
         Self::start(move |_| Then::Say(answer.clone())).await
+    }
+
+    /// From now on answers wait until [`release`](Self::release) is called.
+    pub fn hold(&self) {
+        self.gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    /// Lets everything through again.
+    pub fn release(&self) {
+        self.gate.add_permits(Semaphore::MAX_PERMITS / 2);
     }
 
     /// `http://127.0.0.1:<port>` and this path.

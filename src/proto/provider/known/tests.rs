@@ -77,10 +77,12 @@ fn k_34_every_answer_that_can_be_cited_is_understood() {
         (Provider::entra_id(), fixture!("entra_id/success"), 200, Tokens(Some(3599), true), "d: v2-oauth2-auth-code-flow.md"),
         (Provider::entra_id(), fixture!("entra_id/success_v1"), 200, Tokens(Some(3599), true), "d: Partner Center docs (Q-01)"),
         (Provider::entra_id(), fixture!("entra_id/dead"), 400, TERMINAL, "u: Azure/azure-cli#14244 (Q-32)"),
+        (Provider::entra_id(), fixture!("entra_id/dead_mfa"), 400, TERMINAL, "u?: AzureAD/microsoft-authentication-library-for-js#5491 (Q-32)"),
         (Provider::entra_id(), fixture!("entra_id/client"), 401, CONFIGURATION, "u: OfficeDev/microsoft-365-agents-toolkit#8621"),
         (Provider::github(), fixture!("github/success"), 200, Tokens(Some(28_800), true), "u: omniauth/omniauth-github#99 (Q-11)"),
         (Provider::github(), fixture!("github/dead"), 200, TERMINAL, "u: interlink-hq/interLink PR#262 (Q-20)"),
         (Provider::github(), fixture!("github/client"), 200, CONFIGURATION, "d?: troubleshooting-oauth-app-access-token-request-errors.md"),
+        (Provider::github(), fixture!("github/limit"), 200, BUSY, "u: captures of the device grant at the same endpoint (Q-37)"),
         (Provider::gitlab(), fixture!("gitlab/success"), 200, Tokens(Some(7200), true), "d: doc/api/oauth2.md"),
         (Provider::gitlab(), fixture!("gitlab/dead"), 400, TERMINAL, "u: Dynatrace/ace-box#580, oauth2-proxy#1473 (Q-55)"),
         (Provider::gitlab(), fixture!("gitlab/dead"), 401, TERMINAL, "older Doorkeeper: error_response.rb @0800715"),
@@ -91,8 +93,10 @@ fn k_34_every_answer_that_can_be_cited_is_understood() {
         (Provider::google(), fixture!("google/dead_reauth"), 400, TERMINAL, "u: anthropics/blobfile PR#2"),
         (Provider::google(), fixture!("google/client"), 401, CONFIGURATION, "u: Edujugon/laravel-google-ads#17"),
         (Provider::google(), fixture!("google/client_secret"), 401, CONFIGURATION, "u: teranetsrl/oauth2_client#145"),
+        (Provider::google(), ("google, too many requests", "<title>Sorry...</title>"), 403, UNUSABLE, "d: googleapis/google-oauth-java-client#57; u: tomwalder/php-gds#19 (Q-37)"),
         (Provider::hubspot(), fixture!("hubspot/success"), 200, Tokens(Some(1800), true), "b: useparagon.com"),
         (Provider::hubspot(), fixture!("hubspot/dead"), 400, TERMINAL, "b: nango.dev; u: HGData/mk-node-hubspot#64 (Q-24)"),
+        (Provider::hubspot(), fixture!("hubspot/limit"), 429, BUSY, "s: PostHog/posthog PR#64049 (Q-37)"),
         (Provider::keycloak(), fixture!("keycloak/success"), 200, Tokens(Some(300), true), "u: docs.bancoboreal.com.br (Q-11)"),
         (Provider::keycloak(), fixture!("keycloak/dead"), 400, TERMINAL, "u: keycloak/keycloak#37961"),
         (Provider::keycloak(), fixture!("keycloak/client"), 401, CONFIGURATION, "u: lbormann/darts-caller#29"),
@@ -105,6 +109,7 @@ fn k_34_every_answer_that_can_be_cited_is_understood() {
         (Provider::openai(), fixture!("openai/success"), 200, Tokens(None, true), "s: openai/codex auth_refresh.rs"),
         (Provider::openai(), fixture!("openai/dead"), 401, TERMINAL, "u: cnlimiter/codex-manager#36 (Q-27)"),
         (Provider::openai(), fixture!("openai/dead_revoked"), 401, TERMINAL, "s: clients' tests (Q-27)"),
+        (Provider::openai(), fixture!("openai/dead_expired"), 401, TERMINAL, "u: decolua/9router PR#1821 (Q-27)"),
         (Provider::quickbooks(), fixture!("quickbooks/success"), 200, hour(), "s: intuit/oauth-jsclient (Q-11)"),
         (Provider::quickbooks(), fixture!("quickbooks/dead"), 400, TERMINAL, "u: routablehq/python-quickbooks#272 (Q-55)"),
         (Provider::quickbooks(), fixture!("quickbooks/client"), 401, CONFIGURATION, "u: intuit/oauth-rubyclient#14"),
@@ -129,11 +134,13 @@ fn k_34_every_answer_that_can_be_cited_is_understood() {
         (Provider::supabase(), fixture!("supabase/dead_2024"), 400, TERMINAL, "s: supabase/auth errors.go (Q-35)"),
         (Provider::supabase(), fixture!("supabase/client"), 400, CONFIGURATION, "s: supabase/auth service.go"),
         (Provider::supabase(), fixture!("supabase/limit"), 409, UNUSABLE, "s: supabase/auth service.go (Q-37)"),
+        (Provider::supabase(), fixture!("supabase/limit_rate"), 429, BUSY, "s: supabase/auth errors.go, clients' tests (Q-37)"),
         (Provider::x(), fixture!("x/success"), 200, Tokens(Some(7200), true), "u: Bayselonarrend/OpenIntegrations"),
         (Provider::x(), fixture!("x/dead"), 400, TERMINAL, "u: trypostit/trypost (Q-29, Q-55)"),
         (Provider::x(), fixture!("x/client"), 401, CONFIGURATION, "u: unasuke/omniauth-twitter2#4"),
         (Provider::xero(), fixture!("xero/success"), 200, Tokens(Some(1800), true), "d: Xero's OpenAPI schema"),
         (Provider::xero(), fixture!("xero/dead"), 400, TERMINAL, "u: community.xero.com/developer/discussion/125347287 (Q-55)"),
+        (Provider::xero(), fixture!("xero/client"), 400, CONFIGURATION, "u?: XeroAPI/xero-ruby-oauth2-app#3"),
         (Provider::zoom(), fixture!("zoom/dead"), 400, TERMINAL, "u: raycast/extensions#10896 (Q-28)"),
         (Provider::zoom(), fixture!("zoom/client"), 400, CONFIGURATION, "u: JubaerHossain/zoom-laravel#3"),
     ] {
@@ -163,6 +170,7 @@ fn k_34_where_the_code_says_too_little_the_rest_of_the_answer_decides() {
         ("Keycloak, a scope", Provider::keycloak(), 400, json!({"error": "invalid_scope"}), Configuration),
         ("OpenAI, beside (Q-27)", Provider::openai(), 401, json!({"code": "Refresh_Token_Expired"}), Terminal),
         ("OpenAI, a text (Q-27)", Provider::openai(), 401, json!({"error": "refresh_token_expired"}), Terminal),
+        ("OpenAI, cut by its gateway (Q-27)", Provider::openai(), 401, json!({"error": {}}), Unusable),
         ("OpenAI, another 401", Provider::openai(), 401, json!({"error": {"message": "x", "code": null}}), Unusable),
         ("Supabase, another server's", Provider::supabase(), 400, json!({"code": 400, "error_code": "validation_failed", "msg": "Invalid Refresh Token: Not Issued By This Server"}), Terminal),
         ("Supabase, another mistake", Provider::supabase(), 400, json!({"code": 400, "error_code": "validation_failed", "msg": "x"}), Unusable),
@@ -171,6 +179,30 @@ fn k_34_where_the_code_says_too_little_the_rest_of_the_answer_decides() {
         ("Slack, moving", Provider::slack(), 200, json!({"ok": false, "error": "internal_error"}), Unusable),
     ] {
         assert_eq!(failure(provider, status, &body), expected, "{case}");
+    }
+}
+
+/// K-63, Q-32: a claims request reaches the login hook to the letter, but no secret in it.
+#[test]
+fn k_63_a_claims_request_is_kept_unless_a_secret_is_in_it() {
+    let (_, answer) = fixture!("entra_id/dead_mfa");
+    let answer = answer.replace("GUID", "c1fbdfa5-9a60-4eb7-b1c8-0b1f0f3ca8e7");
+    let asked = serde_json::from_str::<Value>(&answer).unwrap()["claims"].clone();
+    let long = format!(r#"{{"id_token":{{"acr":{{"values":["{}"]}}}}}}"#, "c1 ".repeat(200));
+    let kept = |answer: &str| {
+        let error = read(Provider::entra_id(), 400, answer).unwrap_err();
+        error.server.unwrap().member("claims").unwrap().clone()
+    };
+    let claiming = |claims: &str| json!({"error": "invalid_grant", "claims": claims}).to_string();
+    assert_eq!(kept(&answer), asked);
+    assert_eq!(kept(&claiming(&long)), long);
+    for (case, claims) in [
+        ("our refresh token", format!(r#"{{"x":"{SENT}"}}"#)),
+        ("no JSON", "c1fbdfa5-9a60-4eb7-b1c8-0b1f0f3ca8e7".to_owned()),
+        ("a JSON text", r#""c1fbdfa5-9a60-4eb7-b1c8-0b1f0f3ca8e7""#.to_owned()),
+    ] {
+        let kept = kept(&claiming(&claims));
+        assert!(kept.as_str().unwrap().contains("[hidden]"), "{case}: {kept}");
     }
 }
 
@@ -196,6 +228,23 @@ fn k_07_slacks_tokens_are_bearers_and_the_users_is_found() {
         "expires_in": 43200, "refresh_token": "xoxe-1", "token_type": "user"}});
     let user = read(Provider::slack(), 200, &user.to_string()).unwrap();
     assert_eq!((user.access_token(), user.refresh_token()), ("xoxe.xoxp-1", Some("xoxe-1")));
+}
+
+/// K-07, Q-20, Q-21, Q-82: a login's answer is read as a refresh's is, errors included.
+#[test]
+fn k_07_a_login_is_read_by_the_servers_own_reader() {
+    let login = json!({"ok": true, "authed_user": {"id": "U1", "access_token": "xoxe.xoxp-1",
+        "scope": "chat:write,users:read", "refresh_token": "xoxe-1", "token_type": "user"}});
+    let login = login.to_string();
+    let tokens = Provider::slack().read_tokens(login.as_bytes()).unwrap();
+    assert_eq!((tokens.access_token(), tokens.refresh_token()), ("xoxe.xoxp-1", Some("xoxe-1")));
+    assert_eq!(tokens.scope(), Some("chat:write users:read"));
+    assert!(TokenSet::from_json(login.as_bytes()).is_err(), "not by the RFC");
+    let (_, dead) = fixture!("slack/dead");
+    let error = Provider::slack().read_tokens(dead.as_bytes()).unwrap_err();
+    assert_eq!(error.failure(), Terminal);
+    let odd = br#"{"access_token": "a", "token_type": "mac"}"#;
+    assert_eq!(Provider::rfc6749().read_tokens(odd).unwrap().token_type(), Some("mac"));
 }
 
 /// K-42, Q-90, Q-92, Q-93, Q-94: what the API's own answer says about the token.
