@@ -344,6 +344,8 @@ pub(crate) struct Inner {
     pub(crate) guarded: Mutex<Guarded>,
     refresh: Arc<dyn Refresh>,
     store: Option<Arc<dyn TokenStore>>,
+    /// Whether to refresh although the store fails.
+    refresh_without_store: bool,
     /// Held while the store is written, so that the newest generation is written last.
     writing: tokio::sync::Mutex<()>,
     hook: Option<Hook>,

@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use crate::token::TokenSet;
 
@@ -31,15 +32,28 @@ pub type StoreError = Box<dyn StdError + Send + Sync>;
 ///   [`TokenSet::expose_secrets`] is a form to write them in.
 /// - **`lock` excludes**: while a [`Lease`] lives, nobody else who shares the tokens holds one. It
 ///   waits until it is free; the session bounds the wait. The lock is freed when the lease is
-///   dropped *and* when the process dies. A store that cannot lock returns [`Lease::none`]: then
-///   two processes may use up one refresh token twice.
-/// - `load`, `save` and `clear` work with and without the lease being held.
-/// - Everything may be called again after an error, and `clear` when there is nothing to clear.
+///   dropped *and* when the process dies.
+/// - **`replace` is one step** where a lock can end while its holder lives: of two callers that
+///   found the same set, one replaces it.
+/// - `load`, `save`, `replace` and `clear` work with and without the lease being held: the user's
+///   login or logout does not wait for ever.
+/// - Everything may be called again after an error: then it may have been done already.
+///   `clear` may be called when there is nothing to clear.
+///
+/// # What is lost without it
+///
+/// A store that cannot lock returns [`Lease::none`]. Then two processes may send the same refresh
+/// token at the same time; a server that detects reuse ends both their sessions. Where a lock ends
+/// by itself ([`Lease::held_while`]) and `replace` is several steps, a holder that was paused may
+/// write an older set over a newer one, or bring back a session that was logged out.
 ///
 /// # Errors
 ///
 /// "There is nothing" is `Ok(None)`; anything that could not be read or understood is an error:
-/// then the session neither overwrites it nor takes it for a logged-out session.
+/// then the session neither overwrites it nor takes it for a logged-out session. An error of `lock`
+/// or `load` puts the refresh off, since nobody knows which refresh token is the current one; the
+/// access token in memory is used as long as it lives. After an error of `save` or `replace` the
+/// new set is used, and saved later.
 ///
 /// With the feature `test-util`, `store::contract::check` runs all of this against your store.
 #[async_trait]
@@ -47,7 +61,7 @@ pub trait TokenStore: Send + Sync + 'static {
     /// Reads the tokens; `None` if there are none.
     async fn load(&self) -> Result<Option<TokenSet>, StoreError>;
 
-    /// Replaces the tokens.
+    /// Replaces whatever is there: somebody has logged in.
     async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError>;
 
     /// Removes the tokens.
@@ -55,27 +69,79 @@ pub trait TokenStore: Send + Sync + 'static {
 
     /// Waits until nobody else refreshes these tokens.
     async fn lock(&self) -> Result<Lease, StoreError>;
+
+    /// Replaces `before`, which the caller found here, by `tokens`. Says `false`, and changes
+    /// nothing, if something else is here by now: not the [same tokens](TokenSet::same_tokens) as
+    /// `before`, and not yet `tokens` either.
+    ///
+    /// By default this is `load`, compare and `save`: enough where the lock lasts until it is given
+    /// back.
+    async fn replace(
+        &self,
+        before: Option<&TokenSet>,
+        tokens: &TokenSet,
+    ) -> Result<bool, StoreError> {
+        let found = self.load().await?;
+        let is_free = is_free(found.as_ref(), before, tokens);
+        if is_free {
+            self.save(tokens).await?;
+        }
+        Ok(is_free)
+    }
+}
+
+/// Whether `tokens` may be written where `found` is, by somebody who found `before`.
+fn is_free(found: Option<&TokenSet>, before: Option<&TokenSet>, tokens: &TokenSet) -> bool {
+    match (found, before) {
+        (None, None) => true,
+        (Some(found), Some(before)) if found.same_tokens(before) => true,
+        (Some(found), _) => found.same_tokens(tokens),
+        (None, Some(_)) => false,
+    }
 }
 
 /// The right to refresh, until it is dropped.
 pub struct Lease {
-    _guard: Option<Box<dyn Any + Send>>,
+    owner: String,
+    is_held: Option<Box<dyn Fn() -> bool + Send + Sync>>,
+    /// In a mutex because a guard need not be `Sync`, and a lease is.
+    _guard: Option<Mutex<Box<dyn Any + Send>>>,
 }
 
 impl Lease {
     /// A lease that is given back when `guard` is dropped.
     pub fn new(guard: impl Any + Send) -> Self {
-        Self { _guard: Some(Box::new(guard)) }
+        Self { _guard: Some(Mutex::new(Box::new(guard))), ..Self::none() }
     }
 
     /// A lease that excludes nobody.
     pub const fn none() -> Self {
-        Self { _guard: None }
+        Self { owner: String::new(), is_held: None, _guard: None }
+    }
+
+    /// Names the owner, as others who share the store see it. For logs: no secret.
+    #[must_use]
+    pub fn with_owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = owner.into();
+        self
+    }
+
+    /// Says how to find out, without asking anybody, whether the lease is over: for a lock that
+    /// ends by itself. The session asks before it sends the refresh token. By default a lease is
+    /// held until it is dropped.
+    #[must_use]
+    pub fn held_while(mut self, is_held: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.is_held = Some(Box::new(is_held));
+        self
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.is_held.as_ref().is_none_or(|is_held| is_held())
     }
 }
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").finish_non_exhaustive()
+        f.debug_struct("Lease").field("owner", &self.owner).finish_non_exhaustive()
     }
 }

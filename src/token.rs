@@ -199,8 +199,8 @@ impl TokenSet {
         self
     }
 
-    /// Whether both sets hold the same tokens.
-    pub(crate) fn same_tokens(&self, other: &Self) -> bool {
+    /// Whether both sets hold the same access token and the same refresh token.
+    pub fn same_tokens(&self, other: &Self) -> bool {
         self.access_token() == other.access_token() && self.refresh_token() == other.refresh_token()
     }
 }

@@ -71,6 +71,14 @@ enum Unwritten {
     Said,
 }
 
+/// What a set may be written over.
+#[derive(Debug)]
+pub(crate) enum Over {
+    Anything,
+    /// What was found in the store, and nothing else.
+    Found(Option<TokenSet>),
+}
+
 #[derive(Clone, Copy, Debug)]
 enum FirstRead {
     AtOnce,
@@ -160,6 +168,8 @@ impl State {
     ) {
         if is_saved && self.store.exists {
             self.store.seen = tokens.cloned();
+        } else if let Some(loaded) = self.store.loaded.take() {
+            self.store.seen = Some(loaded);
         }
         if self.generation == generation {
             self.store.unwritten = match self.store.unwritten {
@@ -176,6 +186,27 @@ impl State {
 
     pub(crate) fn credential(&self) -> Option<&Arc<Credential>> {
         self.credential.as_ref()
+    }
+
+    /// What the current tokens may be written over.
+    pub(crate) fn over(&self) -> Over {
+        match self.store.unwritten {
+            Unwritten::Said => Over::Anything,
+            Unwritten::Nothing | Unwritten::Refreshed => Over::Found(self.store.seen.clone()),
+        }
+    }
+
+    /// Notes that somebody else has written what is newer than the tokens of `generation`: the next
+    /// flight will find it.
+    pub(crate) fn outrun(&mut self, generation: Generation) {
+        if self.generation == generation {
+            self.store.unwritten = Unwritten::Nothing;
+        }
+    }
+
+    /// What the store held when it was last seen: all that is known while it fails.
+    pub(crate) fn last_seen(&self) -> Option<TokenSet> {
+        self.store.seen.clone()
     }
 
     /// Whether the store still has to be written.

@@ -25,6 +25,7 @@ pub struct SessionBuilder {
     refresh: Arc<dyn Refresh>,
     tokens: Option<TokenSet>,
     store: Option<Arc<dyn TokenStore>>,
+    refresh_without_store: bool,
     hook: Option<Hook>,
     origins: Vec<String>,
     any_origin: bool,
@@ -47,6 +48,7 @@ impl SessionBuilder {
             refresh,
             tokens: None,
             store: None,
+            refresh_without_store: false,
             hook: None,
             origins: Vec::new(),
             any_origin: false,
@@ -80,6 +82,18 @@ impl SessionBuilder {
     /// live in memory and end with the process.
     pub fn store(mut self, store: impl TokenStore) -> Self {
         self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Sets whether to refresh although the store cannot be locked or read. Defaults to `false`:
+    /// the access token in memory is used as long as it lives, and then requests fail with
+    /// [`Store`](crate::ErrorKind::Store) until the store is back.
+    ///
+    /// With `true` an outage of the store stops nobody. But somebody who shares it may send the same
+    /// refresh token, and a server that detects reuse then ends the session for all. For tokens that
+    /// nobody else uses, and for servers that do not rotate them.
+    pub fn refresh_without_store(mut self, refresh: bool) -> Self {
+        self.refresh_without_store = refresh;
         self
     }
 
@@ -273,6 +287,7 @@ impl SessionBuilder {
                 }),
                 refresh: self.refresh,
                 store: self.store,
+                refresh_without_store: self.refresh_without_store,
                 writing: tokio::sync::Mutex::new(()),
                 hook: self.hook,
                 events: OnceLock::new(),

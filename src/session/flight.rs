@@ -12,7 +12,7 @@ use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, LoginReason, RefreshError, RefreshFailure};
 use crate::proto::credential::{Age, Credential, Provenance, learn_ends};
 use crate::proto::policy::AfterFailure;
-use crate::proto::state::{AfterLoad, Cause, Ticket};
+use crate::proto::state::{AfterLoad, Cause, Over, Ticket};
 use crate::session::waiting::{Arrival, Progress};
 use crate::session::{Event, Guarded, Inner};
 use crate::store::{Lease, TokenStore};
@@ -27,7 +27,20 @@ pub(super) struct Flight {
     news: Vec<Event>,
     /// What the server gave, until it is in use: the old refresh token is used up by then.
     received: Option<Arc<Credential>>,
+    /// What the server gave after somebody else had written to the store.
+    late: Option<Arc<Credential>>,
     has_landed: bool,
+}
+
+/// How often a flight begins again because somebody else has written to the store.
+const ROUNDS: usize = 3;
+
+/// Whether the store holds what it was given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Saved {
+    No,
+    Outrun,
+    Yes,
 }
 
 impl Flight {
@@ -41,6 +54,7 @@ impl Flight {
             progress,
             news: Vec::new(),
             received: None,
+            late: None,
             has_landed: false,
         }
     }
@@ -94,47 +108,87 @@ impl Flight {
     }
 
     /// Trades the tokens for the next, under the store's lock; or says why somebody must log in.
+    ///
+    /// Begins again if somebody else has written while our lease was over.
     async fn refresh(&mut self) -> Result<Arrival, LoginReason> {
+        for _ in 0..ROUNDS {
+            if let Some(arrival) = self.round().await? {
+                return Ok(arrival);
+            }
+        }
+        let message = "the token store is written again and again while it is locked";
+        Ok(self.fail_by_store(Error::new(ErrorKind::Store, message)))
+    }
+
+    /// `None` if somebody else has written meanwhile.
+    async fn round(&mut self) -> Result<Option<Arrival>, LoginReason> {
         let store = self.inner.store.clone();
-        let (_lease, stored) = match &store {
-            None => (None, None),
+        let (lease, stored) = match &store {
+            None => (Lease::none(), None),
             Some(store) => match self.lock_and_load(&**store).await {
-                Ok((lease, stored)) => (Some(lease), stored),
-                Err(error) => return Ok(self.fail_by_store(error)),
+                Ok(found) => found,
+                Err(error) => return Ok(Some(self.fail_by_store(error))),
             },
         };
+        let over = Over::Found(stored.clone());
         let now = self.inner.clock.now();
         let verdict = {
             let state = &mut self.inner.guarded.lock().state;
             state.after_load(&self.ticket, stored, &self.inner.policy, now)
         };
         let tokens = match verdict {
-            AfterLoad::Adopt(credential) => return Ok(self.adopt(credential, now)),
-            AfterLoad::Fail(error) => return Ok(Arrival::Failed(error)),
-            AfterLoad::Login(reason) => return Err(reason),
+            AfterLoad::Adopt(credential) => return Ok(Some(self.adopt(credential, now))),
+            AfterLoad::Fail(error) => return Ok(Some(Arrival::Failed(error))),
+            AfterLoad::Login(reason) => {
+                if let Some(late) = self.late.take() {
+                    self.revoke(&late.tokens).await;
+                }
+                return Err(reason);
+            }
             AfterLoad::Refresh(tokens) => tokens,
-            AfterLoad::Superseded => return Ok(Arrival::Moved),
+            AfterLoad::Superseded => {
+                if let Some(late) = self.late.take() {
+                    self.give_back(&late.tokens).await;
+                }
+                return Ok(Some(Arrival::Moved));
+            }
         };
-        let (error, lost) = match self.attempt(&tokens).await {
-            Ok(credential) => return Ok(self.keep(credential).await),
+        if !lease.is_held() {
+            return Ok(None);
+        }
+        let (error, lost) = match self.attempt(&tokens, &lease).await {
+            Ok(credential) => return Ok(self.keep(credential, &over).await),
             Err(failure) => failure,
         };
         if error.failure() == RefreshFailure::Terminal {
-            return self.refused(error, &tokens, store.as_deref(), lost).await;
+            return self.refused(error, &tokens, store.as_deref(), lost).await.map(Some);
         }
-        Ok(self.failed(error, &tokens, lost).await)
+        Ok(Some(self.failed(error, &tokens, &over, lost).await))
     }
 
     async fn lock_and_load(
         &self,
         store: &dyn TokenStore,
     ) -> Result<(Lease, Option<TokenSet>), Error> {
-        let lease = self.inner.lease(store).await?;
-        Ok((lease, self.inner.load(store).await?))
+        let found = async {
+            let lease = self.inner.lease(store).await?;
+            Ok((lease, self.inner.load(store).await?))
+        };
+        match found.await {
+            Err(error) if self.inner.refresh_without_store => {
+                tracing::warn!(%error, "refreshing without the token store");
+                Ok((Lease::none(), self.inner.guarded.lock().state.last_seen()))
+            }
+            found => found,
+        }
     }
 
     /// Asks the server, again where that may be. With the error: whether an answer was lost.
-    async fn attempt(&self, tokens: &TokenSet) -> Result<Arc<Credential>, (RefreshError, bool)> {
+    async fn attempt(
+        &self,
+        tokens: &TokenSet,
+        lease: &Lease,
+    ) -> Result<Arc<Credential>, (RefreshError, bool)> {
         let inner = &*self.inner;
         let end = inner.clock.now().after(inner.deadlines.refresh);
         let mut attempts = inner.policy.attempts();
@@ -154,6 +208,9 @@ impl Flight {
             match attempts.after_failure(&error, end.left_at(&now)) {
                 AfterFailure::GiveUp => return Err((error, attempts.lost)),
                 AfterFailure::TryAgainIn(delay) => inner.clock.sleep(delay).await,
+            }
+            if !lease.is_held() {
+                return Err((error, attempts.lost));
             }
         }
     }
@@ -181,20 +238,27 @@ impl Flight {
         }
     }
 
-    /// Saves, then publishes. A refresh that lost against the user does neither.
-    async fn keep(&mut self, credential: Arc<Credential>) -> Arrival {
+    /// Saves, then publishes. A refresh that lost against the user does neither; `None` if it lost
+    /// against somebody who shares the store.
+    async fn keep(&mut self, credential: Arc<Credential>, over: &Over) -> Option<Arrival> {
         let inner = Arc::clone(&self.inner);
         self.received = Some(Arc::clone(&credential));
         let _writing = inner.writing.lock().await;
         if !self.has_lost() {
-            let is_saved = self.save(&credential.tokens).await;
+            let is_saved = match self.save(&credential.tokens, over).await {
+                Saved::Outrun => {
+                    self.late = self.received.take();
+                    return None;
+                }
+                saved => saved == Saved::Yes,
+            };
             let arrival = self.publish(Arc::clone(&credential), is_saved);
             if !matches!(arrival, Arrival::Moved) {
-                return arrival;
+                return Some(arrival);
             }
         }
         self.give_back(&credential.tokens).await;
-        Arrival::Moved
+        Some(Arrival::Moved)
     }
 
     /// Whether tokens were set or cleared meanwhile.
@@ -205,7 +269,13 @@ impl Flight {
     /// Somebody has logged out, and could not revoke what was still on its way.
     async fn give_back(&self, tokens: &TokenSet) {
         let has_logged_out = self.ticket.generation < self.inner.guarded.lock().logged_out;
-        if has_logged_out && let Err(error) = self.inner.revoke(tokens).await {
+        if has_logged_out {
+            self.revoke(tokens).await;
+        }
+    }
+
+    async fn revoke(&self, tokens: &TokenSet) {
+        if let Err(error) = self.inner.revoke(tokens).await {
             tracing::warn!(%error, "tokens that came after the logout could not be revoked");
         }
     }
@@ -223,21 +293,26 @@ impl Flight {
         Arrival::Refreshed(credential)
     }
 
-    /// Whether the store holds `tokens` now; without a store there is nothing to hold them.
-    async fn save(&mut self, tokens: &TokenSet) -> bool {
+    /// Without a store there is nothing to be saved, and nothing fails.
+    async fn save(&mut self, tokens: &TokenSet, over: &Over) -> Saved {
         let Some(store) = &self.inner.store else {
-            return true;
+            return Saved::Yes;
         };
-        let result = self.inner.write(&**store, Some(tokens)).await;
-        let is_saved = result.is_ok();
-        self.news.push(match result {
-            Ok(()) => Event::Saved,
+        match self.inner.write(&**store, Some(tokens), over).await {
+            Ok(true) => {
+                self.news.push(Event::Saved);
+                Saved::Yes
+            }
+            Ok(false) => {
+                tracing::warn!("another process has saved tokens while the lease was over");
+                Saved::Outrun
+            }
             Err(error) => {
                 tracing::error!(%error, "new tokens are in use but could not be saved");
-                Event::NotSaved { error }
+                self.news.push(Event::NotSaved { error });
+                Saved::No
             }
-        });
-        is_saved
+        }
     }
 
     /// Uses what another process has saved.
@@ -275,9 +350,15 @@ impl Flight {
     }
 
     /// Everything else: nobody asks the server again for a while. The old set stays in place.
-    async fn failed(&mut self, mut error: RefreshError, sent: &TokenSet, lost: bool) -> Arrival {
+    async fn failed(
+        &mut self,
+        mut error: RefreshError,
+        sent: &TokenSet,
+        over: &Over,
+        lost: bool,
+    ) -> Arrival {
         if let Some(refresh_token) = error.refresh_token.take() {
-            self.keep_refresh_token(refresh_token.expose_secret(), sent).await;
+            self.keep_refresh_token(refresh_token.expose_secret(), sent, over).await;
         }
         self.inner.guarded.lock().state.failed(&self.ticket, lost);
         let (failure, retry_after) = (error.failure(), error.retry_after);
@@ -311,7 +392,7 @@ impl Flight {
     }
 
     /// The answer was of no use, but the refresh token in it has replaced the one that was sent.
-    async fn keep_refresh_token(&mut self, refresh_token: &str, sent: &TokenSet) {
+    async fn keep_refresh_token(&mut self, refresh_token: &str, sent: &TokenSet, over: &Over) {
         let inner = Arc::clone(&self.inner);
         let _writing = inner.writing.lock().await;
         let tokens = sent.clone().rotated_to(refresh_token);
@@ -325,12 +406,13 @@ impl Flight {
         let Ok(credential) = Credential::new(generation, tokens.clone(), now, policy) else {
             return;
         };
-        {
-            let state = &mut inner.guarded.lock().state;
-            state.replace_refresh_token(&self.ticket, Arc::new(credential));
+        inner.guarded.lock().state.replace_refresh_token(&self.ticket, Arc::new(credential));
+        let saved = self.save(&tokens, over).await;
+        let state = &mut inner.guarded.lock().state;
+        match saved {
+            Saved::Outrun => state.outrun(generation),
+            _ => state.written(generation, Some(&tokens), saved == Saved::Yes),
         }
-        let is_saved = self.save(&tokens).await;
-        inner.guarded.lock().state.written(generation, Some(&tokens), is_saved);
     }
 
     /// The session is dead. Everybody waits for the person, for as long as that may take.
@@ -367,7 +449,8 @@ impl Flight {
                     Some(store) => inner.lease(&**store).await.ok(),
                     None => None,
                 };
-                self.keep(Arc::new(credential)).await
+                // What the user says counts more than whatever is there.
+                self.keep(Arc::new(credential), &Over::Anything).await.unwrap_or(Arrival::Moved)
             }
             Err(message) => {
                 tracing::error!(message, "the login hook's tokens cannot be used");

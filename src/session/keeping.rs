@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::error::{Error, ErrorKind, RefreshError};
+use crate::proto::state::Over;
 use crate::session::{Event, Inner, Session};
 use crate::store::{Lease, StoreError, TokenStore};
 use crate::token::{Generation, TokenSet};
@@ -116,20 +117,26 @@ impl Inner {
         generation: Generation,
     ) -> Result<(), Error> {
         let _writing = self.writing.lock().await;
-        let tokens = {
+        let (tokens, over) = {
             let state = &self.guarded.lock().state;
             if state.generation() != generation || !state.is_unsaved() {
                 return Ok(());
             }
-            state.credential().map(|credential| credential.tokens.clone())
+            (state.credential().map(|credential| credential.tokens.clone()), state.over())
         };
-        let result = self.write(store, tokens.as_ref()).await;
-        self.guarded.lock().state.written(generation, tokens.as_ref(), result.is_ok());
+        let result = self.write(store, tokens.as_ref(), &over).await;
+        {
+            let state = &mut self.guarded.lock().state;
+            match result {
+                Ok(false) => state.outrun(generation),
+                _ => state.written(generation, tokens.as_ref(), result.is_ok()),
+            }
+        }
         self.announce(match &result {
-            Ok(()) => Event::Saved,
+            Ok(_) => Event::Saved,
             Err(error) => Event::NotSaved { error: error.clone() },
         });
-        result
+        result.map(drop)
     }
 
     /// Takes the store's lock; waits as long as another process may need for a refresh.
@@ -142,18 +149,23 @@ impl Inner {
         self.bounded(self.deadlines.store, "read", store.load()).await
     }
 
-    /// Saves `tokens` or clears the store: up to three tries, each bounded.
+    /// Saves `tokens` over what may be there, or clears the store. Says `false` if something else is
+    /// there. Up to three tries, each bounded.
     pub(super) async fn write(
         &self,
         store: &dyn TokenStore,
         tokens: Option<&TokenSet>,
-    ) -> Result<(), Error> {
+        over: &Over,
+    ) -> Result<bool, Error> {
         let mut tries = 0;
         loop {
             let writing = async {
-                match tokens {
-                    Some(tokens) => store.save(tokens).await,
-                    None => store.clear().await,
+                match (tokens, over) {
+                    (None, _) => store.clear().await.map(|()| true),
+                    (Some(tokens), Over::Anything) => store.save(tokens).await.map(|()| true),
+                    (Some(tokens), Over::Found(before)) => {
+                        store.replace(before.as_ref(), tokens).await
+                    }
                 }
             };
             let result = self.bounded(self.deadlines.store, "written", writing).await;

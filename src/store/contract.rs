@@ -33,6 +33,7 @@ pub async fn check<S: TokenStore>(open: impl Fn() -> S, locks: bool) {
     what_was_saved_comes_back(&open).await;
     the_newest_set_replaces_the_one_before(&open).await;
     clearing_can_be_repeated(&open).await;
+    only_what_was_found_is_replaced(&open).await;
     the_store_works_while_it_is_locked(&open).await;
     if locks {
         a_second_lock_waits_for_the_first(&open).await;
@@ -79,12 +80,38 @@ async fn clearing_can_be_repeated<S: TokenStore>(open: &impl Fn() -> S) {
     open().clear().await.expect("clearing an empty store");
 }
 
+async fn only_what_was_found_is_replaced<S: TokenStore>(open: &impl Fn() -> S) {
+    let set = |name: &str| TokenSet::new(name).with_refresh_token(name);
+    let (one, two, three) = (&set("1"), &set("2"), &set("3"));
+    let replace = async |before, tokens| open().replace(before, tokens).await.expect("replacing");
+    let holds =
+        async |tokens: &TokenSet| load(&open()).await.is_some_and(|t| t.same_tokens(tokens));
+    assert!(!replace(Some(one), two).await, "nothing is not what was found");
+    assert!(load(&open()).await.is_none(), "a refused replacement wrote something");
+    assert!(replace(None, one).await, "nothing was found, and nothing is there");
+    assert!(!replace(None, two).await, "somebody has written since nothing was found");
+    assert!(holds(one).await, "a refused replacement wrote something");
+    assert!(replace(Some(one), two).await, "what was found is there");
+    assert!(holds(two).await, "what was replaced is still there");
+    assert!(replace(Some(one), two).await, "a second try finds its own tokens");
+    assert!(!replace(Some(one), three).await, "somebody has replaced what was found");
+    let half = set("2").with_refresh_token("other");
+    assert!(!replace(Some(&half), three).await, "both tokens are compared");
+    assert!(holds(two).await, "a refused replacement wrote something");
+    open().clear().await.expect("clearing");
+    assert!(!replace(Some(two), three).await, "somebody has logged out");
+    assert!(load(&open()).await.is_none(), "a refused replacement wrote something");
+}
+
 async fn the_store_works_while_it_is_locked<S: TokenStore>(open: &impl Fn() -> S) {
     let (holder, other) = (open(), open());
     let lease = lock(&holder).await;
     for store in [&holder, &other] {
         store.save(&TokenSet::new("locked")).await.expect("saving while locked");
         assert!(load(store).await.is_some());
+        let locked = TokenSet::new("locked");
+        let is_replaced = store.replace(Some(&locked), &TokenSet::new("next")).await;
+        assert!(is_replaced.expect("replacing while locked"));
         store.clear().await.expect("clearing while locked");
     }
     drop(lease);

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::store::{Lease, StoreError, TokenStore};
+use crate::store::{Lease, StoreError, TokenStore, is_free};
 use crate::token::TokenSet;
 
 /// Tokens in memory, shared by the clones of this store: several sessions, one process.
@@ -34,6 +34,19 @@ impl TokenStore for MemoryStore {
     async fn clear(&self) -> Result<(), StoreError> {
         *self.tokens.lock() = None;
         Ok(())
+    }
+
+    async fn replace(
+        &self,
+        before: Option<&TokenSet>,
+        tokens: &TokenSet,
+    ) -> Result<bool, StoreError> {
+        let mut held = self.tokens.lock();
+        let is_free = is_free(held.as_ref(), before, tokens);
+        if is_free {
+            *held = Some(tokens.clone());
+        }
+        Ok(is_free)
     }
 
     async fn lock(&self) -> Result<Lease, StoreError> {

@@ -11,6 +11,7 @@ mod digirunner;
 mod discovery;
 mod ecosystem;
 mod errors;
+mod fenced;
 mod flight;
 mod foreign;
 mod grants;

@@ -15,6 +15,7 @@ pub struct ScriptedStore {
     failing: Arc<Mutex<Vec<&'static str>>>,
     panicking: Arc<Mutex<Vec<&'static str>>>,
     gate: Arc<Semaphore>,
+    lost: Arc<Mutex<usize>>,
 }
 
 impl ScriptedStore {
@@ -25,6 +26,7 @@ impl ScriptedStore {
             failing: Arc::default(),
             panicking: Arc::default(),
             gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            lost: Arc::default(),
         }
     }
 
@@ -48,6 +50,11 @@ impl ScriptedStore {
     /// From now on these operations panic.
     pub fn panic(&self, operations: &[&'static str]) {
         *self.panicking.lock() = operations.to_vec();
+    }
+
+    /// So many leases are over when they are asked whether they are held.
+    pub fn lose_leases(&self, count: usize) {
+        *self.lost.lock() = count;
     }
 
     /// From now on every operation but `lock` waits until [`release`](Self::release) is called.
@@ -103,6 +110,15 @@ impl TokenStore for ScriptedStore {
         self.memory.save(tokens).await
     }
 
+    async fn replace(
+        &self,
+        before: Option<&TokenSet>,
+        tokens: &TokenSet,
+    ) -> Result<bool, StoreError> {
+        self.note("save", &format!(" {}", tokens.access_token())).await?;
+        self.memory.replace(before, tokens).await
+    }
+
     async fn clear(&self) -> Result<(), StoreError> {
         self.note("clear", "").await?;
         self.memory.clear().await
@@ -116,6 +132,14 @@ impl TokenStore for ScriptedStore {
         }
         let lease = self.memory.lock().await?;
         self.log.lock().push("lock".into());
-        Ok(Lease::new(Unlock { _lease: lease, log: Arc::clone(&self.log) }))
+        let lost = Arc::clone(&self.lost);
+        let is_held = move || {
+            let mut left = lost.lock();
+            let is_held = *left == 0;
+            *left = left.saturating_sub(1);
+            is_held
+        };
+        let lease = Lease::new(Unlock { _lease: lease, log: Arc::clone(&self.log) });
+        Ok(lease.held_while(is_held))
     }
 }

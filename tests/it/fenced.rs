@@ -1,0 +1,202 @@
+//! Leases that end before their holder is done, and stores that are away: K-25 and K-61 between
+//! processes. The other process is the test, which writes to the store directly.
+
+use std::time::Duration;
+
+use reqwest_refresh::{ErrorKind, LoginReason, RefreshFailure, TokenSet, TokenStore};
+
+use crate::support::{
+    Api, Hook, Issuer, Rig, SECOND, ScriptedStore, everybody_waits, outcome, told,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn set_of(number: u32) -> TokenSet {
+    TokenSet::new(format!("a{number}"))
+        .with_refresh_token(format!("r{number}"))
+        .with_expires_in(10 * HOUR)
+}
+
+/// A session whose token is over, and which has seen its store.
+async fn rig_over(store: &ScriptedStore, hook: &Hook) -> Rig {
+    store.memory.save(&Rig::tokens(3600)).await.unwrap();
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| hook.on(b.store(store.clone())));
+    rig.get().await.unwrap();
+    rig.clock.advance(HOUR);
+    rig
+}
+
+/// One GET behind a save that fails, and is tried again.
+async fn after_three_tries(rig: &Rig) -> reqwest_middleware::Result<reqwest::Response> {
+    let request = rig.spawn_get();
+    for _ in 0..3 {
+        everybody_waits().await;
+        rig.clock.advance(SECOND);
+    }
+    request.await.unwrap()
+}
+
+/// K-61, K-20, X25: the process was paused for longer than its lease, and another one has rotated.
+#[tokio::test]
+async fn k_61_a_holder_whose_lease_was_over_does_not_overwrite_a_newer_pair() {
+    let (store, hook) = (ScriptedStore::new(), Hook::declining());
+    let rig = rig_over(&store, &hook).await;
+    rig.issuer.hold();
+    let mut events = rig.session.events();
+    let waiting = [rig.spawn_get(), rig.spawn_get()];
+    everybody_waits().await;
+    store.memory.save(&set_of(9)).await.unwrap();
+    rig.issuer.release();
+    for request in waiting {
+        assert_eq!(outcome(request.await.unwrap()), "200");
+    }
+    assert_eq!(rig.api.tokens(), ["a0", "a9", "a9"]);
+    assert_eq!(store.access_token().await.as_deref(), Some("a9"));
+    assert_eq!(told(&mut events).await, ["refreshed 3"]);
+    assert_eq!((rig.issuer.calls(), rig.issuer.revoked(), hook.calls()), (1, vec![], 0));
+}
+
+/// K-61: what the other process wrote is over already: the stored refresh token gets the next pair.
+#[tokio::test]
+async fn k_61_a_holder_whose_lease_was_over_begins_again_with_the_stored_token() {
+    let (store, hook) = (ScriptedStore::new(), Hook::declining());
+    let rig = rig_over(&store, &hook).await;
+    rig.issuer.hold();
+    let waiting = rig.spawn_get();
+    everybody_waits().await;
+    let over = set_of(9).with_expires_at(std::time::SystemTime::UNIX_EPOCH);
+    store.memory.save(&over).await.unwrap();
+    rig.issuer.release();
+    assert_eq!(outcome(waiting.await.unwrap()), "200");
+    assert_eq!(rig.issuer.sent(), ["r0", "r9"]);
+    assert_eq!(store.access_token().await.as_deref(), Some("a2"));
+}
+
+/// K-25, K-50: a logout by another process is not undone by a refresh that was under way here, and
+/// what that refresh brought is revoked.
+#[tokio::test]
+async fn k_25_a_holder_whose_lease_was_over_does_not_undo_a_logout() {
+    let (store, hook) = (ScriptedStore::new(), Hook::declining());
+    let rig = rig_over(&store, &hook).await;
+    rig.issuer.hold();
+    let waiting = rig.spawn_get();
+    everybody_waits().await;
+    store.memory.clear().await.unwrap();
+    rig.issuer.release();
+    assert_eq!(outcome(waiting.await.unwrap()), "login required");
+    assert_eq!(*hook.reasons.lock(), [LoginReason::LoggedOut]);
+    assert_eq!(rig.issuer.revoked(), ["a1"]);
+    assert_eq!(store.access_token().await, None);
+}
+
+/// K-61, Q-50: nobody sends the refresh token by a lease that is over.
+#[tokio::test]
+async fn k_61_a_lease_that_is_over_before_the_request_is_taken_again() {
+    for (lost, expected, calls) in [(1, "200", 1), (2, "200", 1), (3, "token store", 0)] {
+        let (store, hook) = (ScriptedStore::new(), Hook::declining());
+        let rig = rig_over(&store, &hook).await;
+        store.lose_leases(lost);
+        assert_eq!(rig.outcome().await, expected, "{lost} lost");
+        assert_eq!(rig.issuer.calls(), calls, "{lost} lost");
+        let locks = store.log().iter().filter(|line| *line == "lock").count();
+        assert_eq!(locks, (lost + 1).min(3), "{lost} lost");
+        rig.clock.advance(2 * SECOND);
+        assert_eq!(rig.outcome().await, "200", "{lost} lost: not for ever");
+    }
+}
+
+/// K-61, K-35: nor for a second attempt.
+#[tokio::test]
+async fn k_61_a_lease_that_ends_between_two_attempts_ends_the_refresh() {
+    let (store, hook) = (ScriptedStore::new(), Hook::declining());
+    let rig = rig_over(&store, &hook).await;
+    rig.issuer.then_fails(RefreshFailure::Busy);
+    rig.issuer.hold();
+    let waiting = rig.spawn_get();
+    everybody_waits().await;
+    store.lose_leases(1);
+    rig.issuer.release();
+    everybody_waits().await;
+    rig.clock.advance(5 * SECOND); // the time between two attempts
+    assert_eq!(outcome(waiting.await.unwrap()), "authorization server unavailable");
+    assert_eq!((rig.issuer.calls(), hook.calls()), (1, 0));
+    rig.clock.advance(60 * SECOND);
+    assert_eq!(rig.outcome().await, "200");
+}
+
+/// K-36, K-60: without the store nobody knows which refresh token is current, so the token in memory
+/// is used up, and no other is got; unless the user takes the risk.
+#[tokio::test]
+async fn k_60_without_the_store_a_refresh_is_only_tried_if_the_user_allows_it() {
+    for (failing, is_allowed) in [("lock", false), ("lock", true), ("load", false), ("load", true)]
+    {
+        let case = format!("{failing} fails, allowed: {is_allowed}");
+        let store = ScriptedStore::new();
+        store.memory.save(&Rig::tokens(3600)).await.unwrap();
+        let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| {
+            builder.store(store.clone()).refresh_without_store(is_allowed)
+        });
+        rig.get().await.unwrap();
+        store.fail(&["lock", "load", "save"]);
+        if failing == "load" {
+            store.fail(&["load", "save"]);
+        }
+        rig.clock.advance(HOUR - 30 * SECOND);
+        assert_eq!(rig.outcome().await, "200", "{case}: alive");
+        everybody_waits().await;
+        rig.clock.advance(60 * SECOND);
+        if !is_allowed {
+            assert_eq!(rig.outcome().await, "token store", "{case}");
+            assert_eq!(rig.issuer.calls(), 0, "{case}");
+            continue;
+        }
+        assert_eq!(outcome(after_three_tries(&rig).await), "200", "{case}");
+        assert_eq!(rig.issuer.sent(), ["r0"], "{case}");
+        assert_eq!(store.access_token().await.as_deref(), Some("a0"), "{case}");
+        store.fail(&[]);
+        rig.session.settle().await.unwrap();
+        assert_eq!(store.access_token().await.as_deref(), Some("a1"), "{case}: saved later");
+    }
+}
+
+/// K-60, K-61: a pair that could not be saved at once is saved later, unless somebody else has
+/// written a newer one meanwhile; also where it was refreshed from a pair that was found there.
+#[tokio::test]
+async fn k_60_what_is_saved_late_overwrites_only_what_was_found() {
+    for (found_first, written_meanwhile, expected) in
+        [(false, false, "a1"), (true, false, "a1"), (false, true, "a9"), (true, true, "a9")]
+    {
+        let case = format!("found: {found_first}, written meanwhile: {written_meanwhile}");
+        let (store, hook) = (ScriptedStore::new(), Hook::declining());
+        let rig = rig_over(&store, &hook).await;
+        if found_first {
+            let over = set_of(5).with_expires_at(std::time::SystemTime::UNIX_EPOCH);
+            store.memory.save(&over).await.unwrap();
+        }
+        store.fail(&["save"]);
+        assert_eq!(outcome(after_three_tries(&rig).await), "200", "{case}");
+        assert_eq!(rig.issuer.sent(), [if found_first { "r5" } else { "r0" }], "{case}");
+        store.fail(&[]);
+        if written_meanwhile {
+            store.memory.save(&set_of(9)).await.unwrap();
+        }
+        rig.session.settle().await.unwrap();
+        assert_eq!(store.access_token().await.as_deref(), Some(expected), "{case}");
+        rig.clock.advance(2 * HOUR);
+        rig.get().await.unwrap();
+        let next = if written_meanwhile { "a9" } else { "a2" };
+        assert_eq!(rig.api.tokens().last().unwrap(), next, "{case}: and the next flight finds it");
+    }
+}
+
+/// K-61, K-70: a store that is written again and again while it is locked is an error, not a loop.
+#[tokio::test]
+async fn k_61_beginning_again_has_an_end() {
+    let (store, hook) = (ScriptedStore::new(), Hook::declining());
+    let rig = rig_over(&store, &hook).await;
+    store.lose_leases(usize::MAX);
+    let error = rig.session.tokens().await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Store), "{error}");
+    assert!(error.retry_after().is_some());
+    assert_eq!((rig.issuer.calls(), hook.calls()), (0, 0));
+}
