@@ -11,8 +11,12 @@ use crate::token::TokenSet;
 
 #[cfg(feature = "test-util")]
 pub mod contract;
+#[cfg(feature = "file")]
+mod file;
 mod memory;
 
+#[cfg(feature = "file")]
+pub use self::file::{FileStore, FileStoreError};
 pub use self::memory::MemoryStore;
 
 /// Why a store could not do what it was asked.
