@@ -11,8 +11,14 @@ use crate::token::TokenSet;
 
 #[cfg(feature = "test-util")]
 pub mod contract;
+#[cfg(feature = "keyring")]
+mod envelope;
+#[cfg(feature = "keyring")]
+mod keyring;
 mod memory;
 
+#[cfg(feature = "keyring")]
+pub use self::keyring::{KeyringStore, KeyringStoreError};
 pub use self::memory::MemoryStore;
 
 /// Why a store could not do what it was asked.

@@ -17,6 +17,8 @@ mod foreign;
 mod grants;
 mod judged;
 mod keeping;
+#[cfg(feature = "keyring")]
+mod keyring_store;
 mod layering;
 mod lifetime;
 mod login;
