@@ -34,6 +34,7 @@ mod revocation;
 mod secrets;
 mod signals;
 mod store_contract;
+mod store_review;
 mod superseded;
 mod support;
 mod token_request;
