@@ -28,6 +28,8 @@ pub use self::refresh::Refresh;
 pub use self::session::{Event, Events, Session, SessionBuilder, Status};
 #[cfg(feature = "file")]
 pub use self::store::{FileStore, FileStoreError};
+#[cfg(feature = "keyring")]
+pub use self::store::{KeyringStore, KeyringStoreError};
 pub use self::store::{Lease, MemoryStore, StoreError, TokenStore};
 pub use self::token::{ExposedTokenSet, Generation, TokenSet};
 pub use self::token_endpoint::TokenEndpoint;

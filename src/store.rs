@@ -11,12 +11,18 @@ use crate::token::TokenSet;
 
 #[cfg(feature = "test-util")]
 pub mod contract;
+#[cfg(feature = "keyring")]
+mod envelope;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "keyring")]
+mod keyring;
 mod memory;
 
 #[cfg(feature = "file")]
 pub use self::file::{FileStore, FileStoreError};
+#[cfg(feature = "keyring")]
+pub use self::keyring::{KeyringStore, KeyringStoreError};
 pub use self::memory::MemoryStore;
 
 /// Why a store could not do what it was asked.

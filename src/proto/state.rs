@@ -191,15 +191,25 @@ impl State {
     /// What the current tokens may be written over.
     pub(crate) fn over(&self) -> Over {
         match self.store.unwritten {
-            Unwritten::Said => Over::Anything,
-            Unwritten::Nothing | Unwritten::Refreshed => Over::Found(self.store.seen.clone()),
+            // What could not be written is newer than what was there before anybody looked.
+            Unwritten::Refreshed if self.store.first_read.is_some() => Over::Anything,
+            _ => self.over_found(self.last_seen()),
         }
     }
 
-    /// Notes that somebody else has written what is newer than the tokens of `generation`: the next
-    /// flight will find it.
+    /// What their successors may be written over, where `found` is in the store.
+    pub(crate) fn over_found(&self, found: Option<TokenSet>) -> Over {
+        match self.store.unwritten {
+            Unwritten::Said => Over::Anything,
+            Unwritten::Nothing | Unwritten::Refreshed => Over::Found(found),
+        }
+    }
+
+    /// Notes that somebody else has written what is newer than the tokens of `generation`, or those
+    /// that followed them: the next look will find it.
     pub(crate) fn outrun(&mut self, generation: Generation) {
         if self.generation == generation {
+            self.store.seen = self.store.loaded.take().or_else(|| self.store.seen.take());
             self.store.unwritten = Unwritten::Nothing;
         }
     }
@@ -207,6 +217,12 @@ impl State {
     /// What the store held when it was last seen: all that is known while it fails.
     pub(crate) fn last_seen(&self) -> Option<TokenSet> {
         self.store.seen.clone()
+    }
+
+    /// Whether there is anything to refresh, as far as can be told without the store.
+    pub(crate) fn knows_what_to_refresh(&self, policy: &Policy) -> bool {
+        let has_looked = self.store.first_read.is_none();
+        self.credential.is_some() || has_looked || !policy.needs_refresh_token
     }
 
     /// Whether the store still has to be written.
@@ -308,7 +324,7 @@ impl Store {
 
     /// Whether somebody else has logged out.
     fn was_cleared(&self, stored: Option<&TokenSet>) -> bool {
-        stored.is_none() && self.seen.is_some() && self.unwritten == Unwritten::Nothing
+        stored.is_none() && self.seen.is_some() && self.unwritten != Unwritten::Said
     }
 }
 

@@ -91,15 +91,17 @@ impl Flight {
             None => Ok(None),
         };
         let now = self.inner.clock.now();
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(error) => {
+                self.inner.guarded.lock().state.read_failed(now);
+                let goes_on = self.goes_on_without_store(&error);
+                return if goes_on { Arrival::Read } else { Arrival::Failed(error) };
+            }
+        };
         let revived = {
             let state = &mut self.inner.guarded.lock().state;
-            match stored {
-                Ok(stored) => state.after_read(&self.ticket, stored, &self.inner.policy, now),
-                Err(error) => {
-                    state.read_failed(now);
-                    return Arrival::Failed(error);
-                }
-            }
+            state.after_read(&self.ticket, stored, &self.inner.policy, now)
         };
         if let Some(credential) = revived {
             self.tell_refreshed(&credential);
@@ -116,7 +118,7 @@ impl Flight {
                 return Ok(arrival);
             }
         }
-        let message = "the token store is written again and again while it is locked";
+        let message = "the token store is written, or its lock ends, again and again";
         Ok(self.fail_by_store(Error::new(ErrorKind::Store, message)))
     }
 
@@ -130,11 +132,11 @@ impl Flight {
                 Err(error) => return Ok(Some(self.fail_by_store(error))),
             },
         };
-        let over = Over::Found(stored.clone());
         let now = self.inner.clock.now();
-        let verdict = {
+        let (over, verdict) = {
             let state = &mut self.inner.guarded.lock().state;
-            state.after_load(&self.ticket, stored, &self.inner.policy, now)
+            let over = state.over_found(stored.clone());
+            (over, state.after_load(&self.ticket, stored, &self.inner.policy, now))
         };
         let tokens = match verdict {
             AfterLoad::Adopt(credential) => return Ok(Some(self.adopt(credential, now))),
@@ -154,6 +156,7 @@ impl Flight {
             }
         };
         if !lease.is_held() {
+            self.inner.guarded.lock().state.refund(&self.ticket);
             return Ok(None);
         }
         let (error, lost) = match self.attempt(&tokens, &lease).await {
@@ -170,17 +173,27 @@ impl Flight {
         &self,
         store: &dyn TokenStore,
     ) -> Result<(Lease, Option<TokenSet>), Error> {
-        let found = async {
-            let lease = self.inner.lease(store).await?;
-            Ok((lease, self.inner.load(store).await?))
+        let lease = match self.inner.lease(store).await {
+            Err(error) if self.goes_on_without_store(&error) => Lease::none(),
+            lease => lease?,
         };
-        match found.await {
-            Err(error) if self.inner.refresh_without_store => {
-                tracing::warn!(%error, "refreshing without the token store");
-                Ok((Lease::none(), self.inner.guarded.lock().state.last_seen()))
+        let stored = match self.inner.load(store).await {
+            Err(error) if self.goes_on_without_store(&error) => {
+                self.inner.guarded.lock().state.last_seen()
             }
-            found => found,
+            stored => stored?,
+        };
+        Ok((lease, stored))
+    }
+
+    fn goes_on_without_store(&self, error: &Error) -> bool {
+        let inner = &self.inner;
+        let goes_on = inner.refresh_without_store
+            && inner.guarded.lock().state.knows_what_to_refresh(&inner.policy);
+        if goes_on {
+            tracing::warn!(%error, "refreshing without the token store");
         }
+        goes_on
     }
 
     /// Asks the server, again where that may be. With the error: whether an answer was lost.
@@ -248,6 +261,7 @@ impl Flight {
             let is_saved = match self.save(&credential.tokens, over).await {
                 Saved::Outrun => {
                     self.late = self.received.take();
+                    inner.guarded.lock().state.outrun(self.ticket.generation);
                     return None;
                 }
                 saved => saved == Saved::Yes,

@@ -132,10 +132,11 @@ impl Inner {
                 _ => state.written(generation, tokens.as_ref(), result.is_ok()),
             }
         }
-        self.announce(match &result {
-            Ok(_) => Event::Saved,
-            Err(error) => Event::NotSaved { error: error.clone() },
-        });
+        match &result {
+            Ok(true) => self.announce(Event::Saved),
+            Ok(false) => tracing::warn!("another process has saved tokens meanwhile"),
+            Err(error) => self.announce(Event::NotSaved { error: error.clone() }),
+        }
         result.map(drop)
     }
 

@@ -11,14 +11,14 @@ use crate::support::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn set_of(number: u32) -> TokenSet {
+pub fn set_of(number: u32) -> TokenSet {
     TokenSet::new(format!("a{number}"))
         .with_refresh_token(format!("r{number}"))
         .with_expires_in(10 * HOUR)
 }
 
 /// A session whose token is over, and which has seen its store.
-async fn rig_over(store: &ScriptedStore, hook: &Hook) -> Rig {
+pub async fn rig_over(store: &ScriptedStore, hook: &Hook) -> Rig {
     store.memory.save(&Rig::tokens(3600)).await.unwrap();
     let rig = Rig::with(Api::friendly(), Issuer::new(), |b| hook.on(b.store(store.clone())));
     rig.get().await.unwrap();
@@ -27,7 +27,7 @@ async fn rig_over(store: &ScriptedStore, hook: &Hook) -> Rig {
 }
 
 /// One GET behind a save that fails, and is tried again.
-async fn after_three_tries(rig: &Rig) -> reqwest_middleware::Result<reqwest::Response> {
+pub async fn after_three_tries(rig: &Rig) -> reqwest_middleware::Result<reqwest::Response> {
     let request = rig.spawn_get();
     for _ in 0..3 {
         everybody_waits().await;

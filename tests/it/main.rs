@@ -20,6 +20,8 @@ mod foreign;
 mod grants;
 mod judged;
 mod keeping;
+#[cfg(feature = "keyring")]
+mod keyring_store;
 mod layering;
 mod lifetime;
 mod login;
@@ -35,6 +37,7 @@ mod revocation;
 mod secrets;
 mod signals;
 mod store_contract;
+mod store_review;
 mod superseded;
 mod support;
 mod token_request;

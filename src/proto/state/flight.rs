@@ -7,7 +7,7 @@ use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, LoginReason, RefreshFailure};
 use crate::proto::credential::Credential;
 use crate::proto::policy::Policy;
-use crate::proto::state::{FirstRead, NEXT_LOOK, Standing, State};
+use crate::proto::state::{FirstRead, NEXT_LOOK, Standing, State, Unwritten};
 use crate::token::{Generation, TokenSet};
 
 /// Why a flight was started.
@@ -113,7 +113,14 @@ impl State {
         }
         if self.store.was_cleared(stored.as_ref()) {
             self.store.seen = None;
+            self.store.unwritten = Unwritten::Nothing;
             self.forget();
+        }
+        if let (Some(stored), Some(credential)) = (&stored, &self.credential)
+            && stored.same_tokens(&credential.tokens)
+        {
+            // Ours: also where nobody knew that it had been saved.
+            self.written(self.generation, Some(stored), true);
         }
         let moved = self.store.has_moved_to(stored.as_ref());
         self.store.loaded = stored.clone().filter(|_| moved);
@@ -141,9 +148,14 @@ impl State {
         AfterLoad::Refresh(tokens)
     }
 
-    /// Notes a refresh that failed: what [`after_load`](Self::after_load) spent on it is taken back.
+    /// Notes a refresh that failed.
     pub(crate) fn failed(&mut self, ticket: &Ticket, lost: bool) {
         self.answer_lost |= lost && self.is_current(ticket);
+        self.refund(ticket);
+    }
+
+    /// Takes back what [`after_load`](Self::after_load) spent on a refresh that came to nothing.
+    pub(crate) fn refund(&mut self, ticket: &Ticket) {
         match ticket.cause {
             Cause::Rejected => self.rejection_budget.refund(),
             _ => self.budget.refund(),
