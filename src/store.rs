@@ -11,7 +11,7 @@ use crate::token::TokenSet;
 
 #[cfg(feature = "test-util")]
 pub mod contract;
-#[cfg(feature = "keyring")]
+#[cfg(any(feature = "file", feature = "keyring"))]
 mod envelope;
 #[cfg(feature = "file")]
 mod file;

@@ -5,9 +5,9 @@ use std::fs::{File, Metadata};
 use std::iter;
 use std::path::{Path, PathBuf};
 
+use crate::store::envelope::{self, LIMIT, Unread};
 use crate::store::file::disk::Disk;
 use crate::store::file::error::FileStoreError;
-use crate::store::file::format::{self, LIMIT, Unread};
 use crate::token::TokenSet;
 
 /// Where the tokens are. Everything here blocks.
@@ -59,7 +59,7 @@ impl Place {
     /// Replaces whatever is there, old or new at any instant. Whoever calls this has checked it,
     /// and holds [`Lock::Write`].
     pub(super) fn write(&self, tokens: &TokenSet) -> Result<()> {
-        let Some(text) = format::write(tokens) else {
+        let Some(text) = envelope::seal(tokens) else {
             return Err(FileStoreError::TooLarge { path: self.path.clone() });
         };
         self.sweep();
@@ -110,7 +110,7 @@ impl Place {
         }
         let Some((metadata, text)) = self.disk.read(&self.path, LIMIT)? else { return Ok(None) };
         let path = self.path.clone();
-        match format::read(&text) {
+        match envelope::open(&text) {
             Ok(tokens) => Ok(Some((metadata, tokens))),
             Err(Unread::Newer(version)) => Err(FileStoreError::Newer { path, version }),
             Err(Unread::NotOurs(why)) => Err(FileStoreError::NotOurs { path, why }),

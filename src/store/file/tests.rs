@@ -2,13 +2,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::mpsc::Sender;
 
-use serde_json::{Map, Value, json};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::*;
 use crate::store::file::disk::Disk;
 use crate::store::file::disk::faults::{Fault, Faults};
-use crate::store::file::format::{LIMIT, Unread};
 
 impl FileStore {
     fn with(path: &Path, faults: &Faults) -> Self {
@@ -293,81 +291,6 @@ async fn k_62_what_dead_writers_left_is_removed_with_the_next_change() {
         left.sort_unstable();
         assert_eq!(left, others);
     }
-}
-
-/// K-62, K-63: what is not whole and ours is an error, which quotes nothing.
-#[test]
-fn k_62_what_is_not_understood_is_told_apart_and_not_quoted() {
-    let ours = |version: Value, tokens: Value| {
-        json!({"format": "reqwest-refresh", "version": version, "tokens": tokens}).to_string()
-    };
-    let whole = String::from_utf8(format::write(&TokenSet::new("CANARY")).unwrap()).unwrap();
-    let cut: Vec<String> = (1..whole.trim_end().len()).map(|end| whole[..end].to_owned()).collect();
-    let mut cases: Vec<(String, &str)> =
-        cut.into_iter().map(|text| (text, "it is not a whole JSON object")).collect();
-    let tokens = json!({"access_token": "CANARY"});
-    cases.extend([
-        (String::new(), "it is empty"),
-        (" ".repeat(LIMIT + 1), "it is too large"),
-        ("access_token=CANARY\n".into(), "it is not a whole JSON object"),
-        ("[\"CANARY\"]".into(), "it is not a whole JSON object"),
-        ("\0".repeat(4096), "it is not a whole JSON object"),
-        (format!("{whole}CANARY"), "it is not a whole JSON object"),
-        ("{}".into(), "it does not say that it is one"),
-        (json!({"access_token": "CANARY"}).to_string(), "it does not say that it is one"),
-        (json!({"format": 1, "version": 1}).to_string(), "it does not say that it is one"),
-        (whole.replace("reqwest-refresh", "CANARY"), "it does not say that it is one"),
-        (ours(Value::Null, tokens.clone()), "it has no version that there ever was"),
-        (ours(json!(0), tokens.clone()), "it has no version that there ever was"),
-        (ours(json!(-1), tokens.clone()), "it has no version that there ever was"),
-        (ours(json!(1.5), tokens.clone()), "it has no version that there ever was"),
-        (ours(json!("CANARY"), tokens), "it has no version that there ever was"),
-        (ours(json!(1), Value::Null), "its tokens are damaged"),
-        (ours(json!(1), json!("CANARY")), "its tokens are damaged"),
-        (ours(json!(1), json!({"refresh_token": "CANARY"})), "its tokens are damaged"),
-        (ours(json!(1), json!({"access_token": 4711})), "its tokens are damaged"),
-    ]);
-    for (text, expected) in cases {
-        let error = format::read(text.as_bytes()).expect_err(&text);
-        assert_eq!(error, Unread::NotOurs(expected), "{text:.200}");
-    }
-    let newer = ours(json!(2), json!({"sealed": "CANARY"}));
-    assert_eq!(format::read(newer.as_bytes()).unwrap_err(), Unread::Newer(2));
-    assert_eq!(
-        format::read(b"\xff\xfe").unwrap_err(),
-        Unread::NotOurs("it is not a whole JSON object")
-    );
-}
-
-/// What is on disks already: a change here needs a new version, and a reader for this one.
-#[test]
-fn the_format_is_this() {
-    let end = std::time::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
-    let tokens = TokenSet::new("a").with_refresh_token("r").with_expires_at(end);
-    let written: Value = serde_json::from_slice(&format::write(&tokens).unwrap()).unwrap();
-    let expected = json!({
-        "format": "reqwest-refresh",
-        "version": 1,
-        "tokens": {"access_token": "a", "refresh_token": "r", "expires_at": 2_000_000_000},
-    });
-    assert_eq!(written, expected);
-    let mut more = expected;
-    more["comment"] = json!("by hand");
-    assert!(format::read(more.to_string().as_bytes()).unwrap().same_tokens(&tokens));
-}
-
-/// K-60: rather an error now than a file that nobody can read later.
-#[test]
-fn what_could_not_be_read_again_is_not_written() {
-    let nested = |depth: usize| (0..depth).fold(Value::Null, |inner, _| json!([inner]));
-    let with = |value: Value| {
-        let members: Map<_, _> = [("x".to_owned(), value)].into_iter().collect();
-        format::write(&TokenSet::new("a").with_members(members)).is_some()
-    };
-    assert!(with(nested(120)));
-    assert!(!with(nested(130)), "deeper than serde_json reads");
-    assert!(with("x".repeat(LIMIT / 2).into()));
-    assert!(!with("x".repeat(LIMIT).into()));
 }
 
 #[test]
