@@ -11,13 +11,19 @@ use crate::token::TokenSet;
 
 #[cfg(feature = "test-util")]
 pub mod contract;
+#[cfg(feature = "redis")]
+mod envelope;
 #[cfg(feature = "file")]
 mod file;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 
 #[cfg(feature = "file")]
 pub use self::file::{FileStore, FileStoreError};
 pub use self::memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use self::redis::RedisStore;
 
 /// Why a store could not do what it was asked.
 ///
