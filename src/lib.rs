@@ -26,10 +26,10 @@ pub use self::proto::jws::{SigningAlgorithm, SigningKey};
 pub use self::proto::provider::{Judgement, Provider};
 pub use self::refresh::Refresh;
 pub use self::session::{Event, Events, Session, SessionBuilder, Status};
-#[cfg(feature = "redis")]
-pub use self::store::RedisStore;
 #[cfg(feature = "file")]
 pub use self::store::{FileStore, FileStoreError};
 pub use self::store::{Lease, MemoryStore, StoreError, TokenStore};
+#[cfg(feature = "redis")]
+pub use self::store::{RedisStore, RedisStoreError};
 pub use self::token::{ExposedTokenSet, Generation, TokenSet};
 pub use self::token_endpoint::TokenEndpoint;

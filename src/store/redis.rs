@@ -9,15 +9,18 @@ use redis::{Client, Cmd, cmd};
 
 use crate::clock::FAR;
 use crate::error::Error;
-use crate::store::envelope;
+use crate::store::envelope::{self, Unread};
 use crate::store::{Lease, StoreError, TokenStore, is_free};
 use crate::token::TokenSet;
 
 mod claim;
+mod error;
 mod link;
 
 use self::claim::Claim;
 use self::link::Link;
+
+pub use self::error::RedisStoreError;
 
 /// Tokens in Redis (or Valkey), shared by all who name the same server and key: one session for a
 /// fleet. Needs the feature `redis`, and `redis-tls` for `rediss://`.
@@ -49,7 +52,7 @@ use self::link::Link;
 /// # One refresh for the fleet
 ///
 /// A lease is a key with an owner and an end, [30 seconds](Self::with_lease) later; while it is in
-/// use it is renewed three times as often, and a holder that does not get through to Redis stops
+/// use it is renewed each third of that time, and a holder that does not get through to Redis stops
 /// counting on it before Redis does. A holder that was paused beyond that may still come back with
 /// an answer: it is written by a script, and only if the tokens that it replaces are still there.
 /// Its session then takes over what it finds.
@@ -76,8 +79,7 @@ use self::link::Link;
 ///
 /// # Errors
 ///
-/// They say what kind of error it was and the first word of what Redis answers, such as `READONLY`
-/// or `NOPERM`, and nothing else: Redis may quote a command, tokens included.
+/// Every error is a [`RedisStoreError`].
 #[derive(Clone)]
 pub struct RedisStore {
     client: Client,
@@ -181,32 +183,35 @@ impl RedisStore {
     }
 
     /// The bytes that are there; none if there is nothing.
-    async fn get(&self, link: &mut Link) -> Result<Vec<u8>, StoreError> {
+    async fn get(&self, link: &mut Link) -> Result<Vec<u8>, RedisStoreError> {
         let found: Option<_> = link.ask(cmd("GET").arg(self.key_of("tokens"))).await?;
         Ok(found.unwrap_or_default())
     }
 
-    fn encode(&self, tokens: &TokenSet) -> Result<Vec<u8>, StoreError> {
-        let bytes = envelope::seal(tokens)?;
+    fn encode(&self, tokens: &TokenSet) -> Result<Vec<u8>, RedisStoreError> {
+        let bytes = envelope::seal(tokens).ok_or(RedisStoreError::Unwritable)?;
         let bytes = match &self.codec {
-            Some(codec) => (codec.encode)(bytes)?,
+            Some(codec) => (codec.encode)(bytes).map_err(RedisStoreError::Codec)?,
             None => bytes,
         };
         match bytes.is_empty() {
-            true => Err("the tokens are encoded as nothing".into()),
+            true => Err(RedisStoreError::Unwritable),
             false => Ok(bytes),
         }
     }
 
-    fn decode(&self, bytes: Vec<u8>) -> Result<Option<TokenSet>, StoreError> {
+    fn decode(&self, bytes: Vec<u8>) -> Result<Option<TokenSet>, RedisStoreError> {
         if bytes.is_empty() {
             return Ok(None);
         }
         let bytes = match &self.codec {
-            Some(codec) => (codec.decode)(bytes)?,
+            Some(codec) => (codec.decode)(bytes).map_err(RedisStoreError::Codec)?,
             None => bytes,
         };
-        Ok(Some(envelope::open(&bytes)?))
+        envelope::open(&bytes).map(Some).map_err(|unread| match unread {
+            Unread::Newer(version) => RedisStoreError::Newer { version },
+            Unread::NotOurs(why) => RedisStoreError::NotOurs { why },
+        })
     }
 
     /// Writes `tokens`, or removes what is there, if that `may_go`. One step: what was judged is
@@ -215,7 +220,7 @@ impl RedisStore {
         &self,
         tokens: Option<&TokenSet>,
         may_go: impl Fn(Option<&TokenSet>) -> bool + Send,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, RedisStoreError> {
         let after = tokens.map(|tokens| self.encode(tokens)).transpose()?.unwrap_or_default();
         let mut link = self.link();
         for _ in 0..ROUNDS {
@@ -228,7 +233,7 @@ impl RedisStore {
                 return Ok(true);
             }
         }
-        Err("the tokens in Redis change again and again".into())
+        Err(RedisStoreError::Contended)
     }
 
     fn swap(&self, before: &[u8], after: &[u8]) -> Cmd {
@@ -241,15 +246,17 @@ impl RedisStore {
 #[async_trait]
 impl TokenStore for RedisStore {
     async fn load(&self) -> Result<Option<TokenSet>, StoreError> {
-        self.decode(self.get(&mut self.link()).await?)
+        Ok(self.decode(self.get(&mut self.link()).await?)?)
     }
 
     async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError> {
-        self.write(Some(tokens), |_| true).await.map(drop)
+        self.write(Some(tokens), |_| true).await?;
+        Ok(())
     }
 
     async fn clear(&self) -> Result<(), StoreError> {
-        self.write(None, |_| true).await.map(drop)
+        self.write(None, |_| true).await?;
+        Ok(())
     }
 
     async fn lock(&self) -> Result<Lease, StoreError> {
@@ -262,7 +269,7 @@ impl TokenStore for RedisStore {
         before: Option<&TokenSet>,
         tokens: &TokenSet,
     ) -> Result<bool, StoreError> {
-        self.write(Some(tokens), |found| is_free(found, before, tokens)).await
+        Ok(self.write(Some(tokens), |found| is_free(found, before, tokens)).await?)
     }
 }
 

@@ -45,6 +45,7 @@ const LAYERS: &[&str] = &[
     "store/file/tests.rs",
     "store/envelope.rs",
     "store/memory.rs",
+    "store/redis/error.rs",
     "store/redis/link.rs",
     "store/redis/claim.rs",
     "store/redis.rs",

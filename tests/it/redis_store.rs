@@ -8,12 +8,14 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use parking_lot::Mutex;
 use reqwest_refresh::store::contract;
 use reqwest_refresh::{
-    ErrorKind, RedisStore, Refresh, RefreshError, RefreshFailure, Session, StoreError, TokenSet,
-    TokenStore,
+    ErrorKind, RedisStore, RedisStoreError, Refresh, RefreshError, RefreshFailure, Session,
+    StoreError, TokenSet, TokenStore,
 };
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+#[cfg(feature = "redis-tls")]
+use crate::support::Authority;
 use crate::support::{
     Api, Hook, Issuer, Log, RedisServer, Rig, SECOND, everybody_waits, outcome, until,
 };
@@ -228,7 +230,8 @@ async fn k_61_no_second_attempt_is_made_without_the_lease() {
         everybody_waits().await;
         rig.clock.advance(5 * SECOND); // the time between two attempts
         let case = format!("redis stands still: {redis_stands_still}");
-        assert_eq!(outcome(waiting.await.unwrap()), "authorization server unavailable", "{case}");
+        let outcome = outcome(in_time(&rig, waiting).await);
+        assert_eq!(outcome, "authorization server unavailable", "{case}");
         assert_eq!(issuer.calls(), 1, "{case}");
         if !redis_stands_still {
             let owner: String = server.ask(&format!("GET {LOCK}")).await;
@@ -339,10 +342,10 @@ async fn what_somebody_else_has_written_is_an_error_and_stays() {
     let server = RedisServer::start().await;
     let key = [9; 32];
     for (expected, store, written) in [
-        ("not written by this crate", server.store(), "CANARY"),
-        ("not written by this crate", server.store(), r#"{"access_token":"CANARY"}"#),
-        ("newer", server.store(), r#"{"format":"reqwest-refresh","version":2,"CANARY":1}"#),
-        ("access_token", server.store(), r#"{"format":"reqwest-refresh","version":1,"tokens":{}}"#),
+        ("not a whole JSON object", server.store(), "CANARY"),
+        ("does not say that it is one", server.store(), r#"{"access_token":"CANARY"}"#),
+        ("version 2", server.store(), r#"{"format":"reqwest-refresh","version":2,"CANARY":1}"#),
+        ("damaged", server.store(), r#"{"format":"reqwest-refresh","version":1,"tokens":{}}"#),
         ("too short", encrypted(server.store(), &key), "CANARY"),
         ("Unspecified", encrypted(server.store(), &key), r#"{"access_token":"CANARY"}"#),
     ] {
@@ -363,7 +366,9 @@ async fn what_somebody_else_has_written_is_an_error_and_stays() {
     }
 }
 
+/// All of it, once it is one of those that are documented.
 fn printed(error: &StoreError) -> String {
+    error.downcast_ref::<RedisStoreError>().expect("every error is one");
     let mut printed = format!("{error} {error:?}");
     let mut next = error.source();
     while let Some(source) = next {
@@ -470,5 +475,56 @@ fn k_63_a_wrong_url_is_a_configuration_error_that_does_not_quote_it() {
             let error = is_there.unwrap_err();
             assert!(error.contains("`redis-tls`") && !error.contains("cnry"), "{error}");
         }
+    }
+}
+
+/// The certificates come from the system, by way of the environment: so this runs itself again, as a
+/// process that trusts the server's issuer, and as one that does not.
+#[cfg(feature = "redis-tls")]
+#[tokio::test]
+#[ignore = "needs redis-server; .ci/run starts one"]
+async fn over_tls_the_server_must_have_a_certificate_that_is_trusted() {
+    if let Ok(url) = std::env::var("TLS_TEST_URL") {
+        let store = RedisStore::new(&url, "orders").unwrap();
+        match store.load().await {
+            Ok(tokens) => println!("found {}", tokens.unwrap().access_token()),
+            Err(error) => println!("{error}"),
+        }
+        return;
+    }
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("redis-tls");
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = |name: &str, text: String| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.into_os_string().into_string().unwrap()
+    };
+    let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));
+    let certified = authority.issue("127.0.0.1");
+    let port = RedisServer::free_port();
+    let server = RedisServer::with(
+        "",
+        &[
+            ["--tls-port", &port.to_string()],
+            ["--tls-cert-file", &file("cert.pem", certified.cert.pem())],
+            ["--tls-key-file", &file("key.pem", certified.signing_key.serialize_pem())],
+            ["--tls-ca-cert-file", &file("ca.pem", authority.pem())],
+            ["--tls-auth-clients", "no"],
+        ]
+        .concat(),
+    )
+    .await;
+    server.store().save(&set_of("1")).await.unwrap();
+    for (expected, issuer) in [("found a1", authority), ("Redis cannot be reached", stranger)] {
+        let itself = std::env::current_exe().unwrap();
+        let name = "redis_store::over_tls_the_server_must_have_a_certificate_that_is_trusted";
+        let output = std::process::Command::new(itself)
+            .args([name, "--exact", "--ignored", "--nocapture"])
+            .env("SSL_CERT_FILE", file("trusted.pem", issuer.pem()))
+            .env("TLS_TEST_URL", format!("rediss://127.0.0.1:{port}"))
+            .output()
+            .unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(printed.contains(expected), "{expected}: {printed}");
     }
 }

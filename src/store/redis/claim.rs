@@ -12,7 +12,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::clock::{Clock, Moment};
 use crate::store::Lease;
-use crate::store::redis::link::{Failure, Link};
+use crate::store::redis::error::RedisStoreError;
+use crate::store::redis::link::Link;
 
 /// A lock that is ours, or may be: whoever goes away while Redis is asked does not know. Gives back
 /// what is ours when it is dropped.
@@ -32,7 +33,7 @@ impl Claim {
     }
 
     /// Waits until nobody else holds the lock.
-    pub(super) async fn wait(mut self) -> Result<Lease, Failure> {
+    pub(super) async fn wait(mut self) -> Result<Lease, RedisStoreError> {
         let mut pause = FIRST_PAUSE;
         loop {
             if let Some(end) = self.take().await? {
@@ -43,7 +44,7 @@ impl Claim {
         }
     }
 
-    async fn take(&mut self) -> Result<End, Failure> {
+    async fn take(&mut self) -> Result<End, RedisStoreError> {
         let start = Clock::System.now();
         let mut take = cmd("SET");
         take.arg(&self.key).arg(&self.owner).arg("NX").arg("PX").arg(milliseconds(self.ttl));
@@ -51,7 +52,7 @@ impl Claim {
         Ok(is_taken.then(|| self.end(&start)))
     }
 
-    async fn renew(&mut self) -> Result<End, Failure> {
+    async fn renew(&mut self) -> Result<End, RedisStoreError> {
         let start = Clock::System.now();
         let mut renew = self.if_ours("redis.call('PEXPIRE', KEYS[1], ARGV[2])");
         let is_ours: bool = self.link.ask(renew.arg(milliseconds(self.ttl))).await?;

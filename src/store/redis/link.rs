@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisError};
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError};
+
+use crate::store::redis::error::RedisStoreError;
 
 /// Connects when it is first asked, and anew after a connection has failed. Its clones share
 /// the connection that there is.
@@ -18,7 +20,10 @@ impl Link {
         Self { client, connection: None }
     }
 
-    pub(super) async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Failure> {
+    pub(super) async fn ask<T: FromRedisValue>(
+        &mut self,
+        command: &Cmd,
+    ) -> Result<T, RedisStoreError> {
         let answer = command.query_async(self.connection().await?).await;
         Ok(answer.inspect_err(|error: &RedisError| {
             // A peer that went away without a word shows up as a timeout.
@@ -40,35 +45,6 @@ impl Link {
         };
         Ok(self.connection.insert(connection))
     }
-}
-
-/// What went wrong, without what Redis says about it: it may quote the command, tokens included.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    #[error("Redis refuses the user name or the password")]
-    Credentials,
-    #[error("Redis answers with the error {0}")]
-    Refused(String),
-    #[error("Redis cannot be reached: {0}")]
-    Unreachable(String),
-    #[error("Redis answers something unexpected")]
-    Unexpected,
-}
-
-impl From<RedisError> for Failure {
-    fn from(error: RedisError) -> Self {
-        match (error.kind(), error.code()) {
-            (ErrorKind::AuthenticationFailed, _) => Self::Credentials,
-            (ErrorKind::Io, _) => Self::Unreachable(error.to_string()),
-            (_, Some(code)) if is_code(code) => Self::Refused(code.to_owned()),
-            _ => Self::Unexpected,
-        }
-    }
-}
-
-/// Whether this is what Redis begins its errors with, such as `READONLY`, and nothing else.
-fn is_code(code: &str) -> bool {
-    code.len() <= 20 && code.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -25,7 +25,7 @@ impl RedisServer {
     pub async fn with(password: &str, options: &[&str]) -> Self {
         let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
         for _ in 0..10 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = Self::free_port();
             let child = spawn(port, password, &options);
             let (password, options) = (password.to_owned(), options.clone());
             let mut server = Self { port, password, options, child };
@@ -34,6 +34,11 @@ impl RedisServer {
             }
         }
         panic!("redis-server does not start");
+    }
+
+    /// A port that was free a moment ago.
+    pub fn free_port() -> u16 {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
     }
 
     pub fn url(&self) -> String {
@@ -86,17 +91,20 @@ impl RedisServer {
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
+    async fn info(&self) -> redis::RedisResult<String> {
+        cmd("INFO").query_async(&mut self.connection().await?).await
+    }
+
     async fn connection(&self) -> redis::RedisResult<MultiplexedConnection> {
         Client::open(self.url())?.get_multiplexed_async_connection().await
     }
 
     /// Whether it is this server that answers, and not another one at the same port.
     async fn is_up(&mut self) -> bool {
-        let ours = format!("process_id:{}\r", self.child.id());
+        let ours = format!("process_id:{}\r\n", self.child.id());
         while self.child.try_wait().unwrap().is_none() {
-            if let Ok(mut connection) = self.connection().await {
-                let info = cmd("INFO").query_async::<String>(&mut connection).await;
-                return info.is_ok_and(|info| info.contains(&ours));
+            if let Ok(info) = self.info().await {
+                return info.contains(&ours);
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -126,5 +134,5 @@ fn spawn(port: u16, password: &str, options: &[String]) -> Child {
         command.args(["--requirepass", password]);
     }
     let command = command.args(options).current_dir(&folder).stdout(Stdio::null());
-    command.spawn().expect("redis-server must be on the PATH")
+    command.stderr(Stdio::null()).spawn().expect("redis-server must be on the PATH")
 }
