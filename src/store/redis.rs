@@ -62,8 +62,8 @@ pub use self::error::RedisStoreError;
 /// outlive a failover, since Redis copies to its replicas afterwards (`min-replicas-to-write`
 /// narrows that gap). How durable a saved set is, is up to `appendonly` and `appendfsync`.
 ///
-/// A process that is killed while it holds the lease, or ends before the release is sent, keeps the
-/// others waiting until the lease ends. Who waits asks again after 10 milliseconds, and then ever
+/// A process that is killed while it holds the lease keeps the others waiting until the lease ends;
+/// one that ends with [`settle`](crate::Session::settle) does not. Who waits asks again after 10 milliseconds, and then ever
 /// less often, down to 4 times a second.
 ///
 /// # When Redis is away

@@ -210,6 +210,31 @@ async fn k_61_the_lock_of_a_process_that_died_ends() {
     drop(timeout(60 * SECOND, store.lock()).await.unwrap().unwrap());
 }
 
+/// K-61: nor does one that ends in good order, however quickly, leave a lock.
+#[tokio::test]
+#[ignore = "needs redis-server; .ci/run starts one"]
+async fn k_61_a_program_that_ends_after_a_refresh_a_login_or_a_logout_leaves_no_lock() {
+    let server = RedisServer::start().await;
+    for what in ["refresh", "login", "logout"] {
+        let store = server.store();
+        let ended = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                store.save(&set_over("0")).await.unwrap();
+                let session = Session::builder(Issuer::new()).store(store).build().unwrap();
+                match what {
+                    "refresh" => drop(session.tokens().await.unwrap()),
+                    "login" => session.set_tokens(set_of("2")).await.unwrap(),
+                    _ => session.log_out().await.unwrap(),
+                }
+                session.settle().await.unwrap();
+            });
+        });
+        tokio::task::spawn_blocking(|| ended.join()).await.unwrap().unwrap();
+        assert!(!server.ask::<bool>(&format!("EXISTS {LOCK}")).await, "{what}");
+    }
+}
+
 /// K-61, K-35: the lock is somebody else's by now, or Redis cannot be asked whether it is.
 #[tokio::test]
 #[ignore = "needs redis-server; .ci/run starts one"]

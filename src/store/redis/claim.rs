@@ -22,6 +22,8 @@ pub(super) struct Claim {
     key: String,
     owner: String,
     ttl: Duration,
+    /// Whether it was given back, or lost.
+    is_over: bool,
 }
 
 /// When a lease ends, unless it is renewed; `None` if somebody else holds the lock.
@@ -29,7 +31,7 @@ type End = Option<Moment>;
 
 impl Claim {
     pub(super) fn new(link: Link, key: String, ttl: Duration) -> Self {
-        Self { link, key, owner: new_owner(), ttl }
+        Self { link, key, owner: new_owner(), ttl, is_over: false }
     }
 
     /// Waits until nobody else holds the lock.
@@ -79,9 +81,10 @@ impl Claim {
         let owner = self.owner.clone();
         let end = Arc::new(Mutex::new(Some(end)));
         let (guard, is_dropped) = oneshot::channel::<()>();
-        tokio::spawn(self.keep(Arc::clone(&end), is_dropped));
+        let keeping = tokio::spawn(self.keep(Arc::clone(&end), is_dropped));
         let is_held = move || end.lock().is_some_and(|end| !Clock::System.now().reached(&end));
-        Lease::new(guard).with_owner(owner).held_while(is_held)
+        let is_free = async move { keeping.await.unwrap_or_default() };
+        Lease::new(guard).with_owner(owner).held_while(is_held).free_after(is_free)
     }
 
     async fn keep(mut self, end: Arc<Mutex<End>>, mut is_dropped: oneshot::Receiver<()>) {
@@ -90,6 +93,7 @@ impl Claim {
                 Ok(renewed) => {
                     *end.lock() = renewed;
                     if renewed.is_none() {
+                        self.is_over = true;
                         tracing::warn!(owner = self.owner, "a lease is over before its time");
                         return;
                     }
@@ -97,21 +101,26 @@ impl Claim {
                 Err(error) => tracing::warn!(%error, "a lease could not be renewed"),
             }
         }
+        release(self.link.clone(), self.if_ours(DELETE)).await;
+        self.is_over = true;
     }
 }
 
 impl Drop for Claim {
-    /// On the same connection, if there is one: then it cannot overtake what was sent before.
+    /// Without a runtime the lock ends by itself.
     fn drop(&mut self) {
-        let release = self.if_ours("redis.call('DEL', KEYS[1])");
-        let mut link = self.link.clone();
-        // Without a runtime, or without Redis, the lock ends by itself.
-        let Ok(runtime) = Handle::try_current() else { return };
-        runtime.spawn(async move {
-            if let Err(error) = link.ask::<bool>(&release).await {
-                tracing::debug!(%error, "a lock was not given back: it ends by itself");
-            }
-        });
+        if !self.is_over
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(release(self.link.clone(), self.if_ours(DELETE)));
+        }
+    }
+}
+
+/// On the same connection, if there is one: then it cannot overtake what was sent before.
+async fn release(mut link: Link, release: Cmd) {
+    if let Err(error) = link.ask::<bool>(&release).await {
+        tracing::debug!(%error, "a lock was not given back: it ends by itself");
     }
 }
 
@@ -128,5 +137,6 @@ fn milliseconds(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
+const DELETE: &str = "redis.call('DEL', KEYS[1])";
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
