@@ -53,10 +53,10 @@ use crate::token::TokenSet;
 
 #[cfg(feature = "test-util")]
 pub mod contract;
-#[cfg(feature = "redis")]
-mod envelope;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(any(feature = "file", feature = "redis"))]
+mod format;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;

@@ -14,7 +14,6 @@ use crate::token::TokenSet;
 
 mod disk;
 mod error;
-mod format;
 mod place;
 
 use self::place::{Lock, Place};

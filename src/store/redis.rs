@@ -9,7 +9,7 @@ use redis::{Client, Cmd, cmd};
 
 use crate::clock::FAR;
 use crate::error::Error;
-use crate::store::envelope::{self, Unread};
+use crate::store::format::{self, Unread};
 use crate::store::{Lease, StoreError, TokenStore, is_free};
 use crate::token::TokenSet;
 
@@ -38,7 +38,7 @@ pub use self::error::RedisStoreError;
 ///
 /// | key | value |
 /// |---|---|
-/// | `reqwest-refresh:{orders}:tokens` | the tokens: JSON, or what [`with_codec`](Self::with_codec) makes of it |
+/// | `reqwest-refresh:{orders}:tokens` | the tokens: the JSON of a `FileStore`, or what [`with_codec`](Self::with_codec) makes of it |
 /// | `reqwest-refresh:{orders}:lock` | the owner of the lease, as host, process and a random number |
 ///
 /// The braces are in the keys: they put both into one slot of a cluster. The tokens stay until
@@ -189,7 +189,7 @@ impl RedisStore {
     }
 
     fn encode(&self, tokens: &TokenSet) -> Result<Vec<u8>, RedisStoreError> {
-        let bytes = envelope::seal(tokens).ok_or(RedisStoreError::Unwritable)?;
+        let bytes = format::write(tokens).ok_or(RedisStoreError::Unwritable)?;
         let bytes = match &self.codec {
             Some(codec) => (codec.encode)(bytes).map_err(RedisStoreError::Codec)?,
             None => bytes,
@@ -208,7 +208,7 @@ impl RedisStore {
             Some(codec) => (codec.decode)(bytes).map_err(RedisStoreError::Codec)?,
             None => bytes,
         };
-        envelope::open(&bytes).map(Some).map_err(|unread| match unread {
+        format::read(&bytes).map(Some).map_err(|unread| match unread {
             Unread::Newer(version) => RedisStoreError::Newer { version },
             Unread::NotOurs(why) => RedisStoreError::NotOurs { why },
         })

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::store::file::disk::Disk;
 use crate::store::file::error::FileStoreError;
-use crate::store::file::format::{self, LIMIT, Unread};
+use crate::store::format::{self, LIMIT, Unread};
 use crate::token::TokenSet;
 
 /// Where the tokens are. Everything here blocks.

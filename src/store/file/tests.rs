@@ -8,7 +8,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::*;
 use crate::store::file::disk::Disk;
 use crate::store::file::disk::faults::{Fault, Faults};
-use crate::store::file::format::{LIMIT, Unread};
+use crate::store::format::{self, LIMIT, Unread};
 
 impl FileStore {
     fn with(path: &Path, faults: &Faults) -> Self {

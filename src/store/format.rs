@@ -1,11 +1,11 @@
-//! What is in the file.
+//! What stores write: a token set as a text that says whose it is, and of which version.
 
 use serde_json::{Map, Value};
 
 use crate::token::TokenSet;
 
-/// The largest file that is read or written, in bytes. The answer of a token endpoint may have 1 MiB.
-pub(super) const LIMIT: usize = 4 * 1024 * 1024;
+/// The longest text that is read or written, in bytes. The answer of a token endpoint may have 1 MiB.
+pub(crate) const LIMIT: usize = 4 * 1024 * 1024;
 
 const FORMAT: &str = "format";
 const NAME: &str = "reqwest-refresh";
@@ -17,13 +17,13 @@ const CURRENT: u64 = 1;
 
 /// Why a text holds no tokens.
 #[derive(Debug, PartialEq)]
-pub(super) enum Unread {
+pub(crate) enum Unread {
     Newer(u64),
     NotOurs(&'static str),
 }
 
 /// The text for `tokens`; `None` if nobody could read it.
-pub(super) fn write(tokens: &TokenSet) -> Option<Vec<u8>> {
+pub(crate) fn write(tokens: &TokenSet) -> Option<Vec<u8>> {
     let mut object = Map::new();
     object.insert(FORMAT.into(), NAME.into());
     object.insert(VERSION.into(), CURRENT.into());
@@ -34,7 +34,7 @@ pub(super) fn write(tokens: &TokenSet) -> Option<Vec<u8>> {
 }
 
 /// The tokens in `text`. Members that it does not know are ignored.
-pub(super) fn read(text: &[u8]) -> Result<TokenSet, Unread> {
+pub(crate) fn read(text: &[u8]) -> Result<TokenSet, Unread> {
     if text.is_empty() {
         return Err(Unread::NotOurs("it is empty"));
     }
