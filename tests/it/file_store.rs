@@ -112,8 +112,8 @@ async fn k_62_what_was_not_understood_is_an_error_and_is_never_overwritten() {
         ("zeros after a power cut", "NotOurs", "\0".repeat(whole.len())),
         ("a program's own", "NotOurs", r#"{"access_token": "CANARY"}"#.into()),
         ("no JSON", "NotOurs", "export TOKEN=CANARY\n".into()),
-        ("an old version", "NotOurs", whole.replace("\"version\": 1", "\"version\": 0")),
-        ("a newer version", "Newer", whole.replace("\"version\": 1", "\"version\": 2")),
+        ("an old version", "NotOurs", whole.replace("\"version\":1", "\"version\":0")),
+        ("a newer version", "Newer", whole.replace("\"version\":1", "\"version\":2")),
         ("damaged by hand", "NotOurs", whole.replace("\"CANARY\"", "[\"CANARY\"]")),
         ("endless", "NotOurs", " ".repeat(5 * 1024 * 1024) + &whole),
     ];
@@ -132,7 +132,7 @@ async fn k_62_what_was_not_understood_is_an_error_and_is_never_overwritten() {
 #[tokio::test]
 async fn a_newer_version_is_told_with_its_number() {
     let file = TokenFile::holding(&set("1")).await;
-    file.scribble(file.text().replace("\"version\": 1", "\"version\": 7"));
+    file.scribble(file.text().replace("\"version\":1", "\"version\":7"));
     let error = file.store().load().await.unwrap_err();
     assert!(matches!(typed(&error), FileStoreError::Newer { version: 7, .. }), "{error}");
     assert!(error.to_string().ends_with("by a newer version, in format version 7"), "{error}");

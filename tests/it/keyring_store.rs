@@ -392,7 +392,7 @@ async fn k_63_what_is_not_ours_is_an_error_until_somebody_logs_in() {
     let endless = lost.replace("1}}", "18446744073709551615}}");
     for (says, secret) in [
         ("a whole JSON object", "CANARY"),
-        ("a whole JSON object", ""),
+        ("it is empty", ""),
         ("format version 2", newer),
         ("missing", lost),
         ("damaged", &endless),
