@@ -55,7 +55,8 @@ pub enum RedisStoreError {
         code: String,
     },
     /// The tokens could be written, but not read again: they take more than 4 MiB, their
-    /// [members](crate::TokenSet::members) are nested more than some 120 levels deep, or the codec makes nothing of them.
+    /// [members](crate::TokenSet::members) are nested more than some 120 levels deep, or the
+    /// codec makes nothing of them.
     #[error("the tokens cannot be written such that they can be read again")]
     Unwritable,
     /// No connection, or no answer in time.
