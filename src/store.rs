@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
+use std::pin::Pin;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -115,18 +116,20 @@ pub struct Lease {
     owner: String,
     is_held: Option<Box<dyn Fn() -> bool + Send + Sync>>,
     /// In a mutex because a guard need not be `Sync`, and a lease is.
-    _guard: Option<Mutex<Box<dyn Any + Send>>>,
+    guard: Option<Mutex<Box<dyn Any + Send>>>,
+    /// So is this future.
+    is_free: Option<Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>>,
 }
 
 impl Lease {
     /// A lease that is given back when `guard` is dropped.
     pub fn new(guard: impl Any + Send) -> Self {
-        Self { _guard: Some(Mutex::new(Box::new(guard))), ..Self::none() }
+        Self { guard: Some(Mutex::new(Box::new(guard))), ..Self::none() }
     }
 
     /// A lease that excludes nobody.
     pub const fn none() -> Self {
-        Self { owner: String::new(), is_held: None, _guard: None }
+        Self { owner: String::new(), is_held: None, guard: None, is_free: None }
     }
 
     /// Names the owner, as others who share the store see it. For logs: no secret.
@@ -143,6 +146,23 @@ impl Lease {
     pub fn held_while(mut self, is_held: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         self.is_held = Some(Box::new(is_held));
         self
+    }
+
+    /// Says when the lock is free, once the guard was dropped: for a lock that is given back over a
+    /// network. The session waits for it, so that a program that ends with
+    /// [`settle`](crate::Session::settle) leaves no lock. By default it is free at once.
+    #[must_use]
+    pub fn free_after(mut self, is_free: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.is_free = Some(Mutex::new(Box::pin(is_free)));
+        self
+    }
+
+    /// Drops the guard, and waits until the lock is free.
+    pub(crate) async fn give_back(mut self) {
+        drop(self.guard.take());
+        if let Some(is_free) = self.is_free.take() {
+            is_free.into_inner().await;
+        }
     }
 
     pub(crate) fn is_held(&self) -> bool {

@@ -132,6 +132,17 @@ impl Flight {
                 Err(error) => return Ok(Some(self.fail_by_store(error))),
             },
         };
+        let arrival = self.round_under(&lease, store.as_deref(), stored).await;
+        self.inner.give_back(Some(lease)).await;
+        arrival
+    }
+
+    async fn round_under(
+        &mut self,
+        lease: &Lease,
+        store: Option<&dyn TokenStore>,
+        stored: Option<TokenSet>,
+    ) -> Result<Option<Arrival>, LoginReason> {
         let now = self.inner.clock.now();
         let (over, verdict) = {
             let state = &mut self.inner.guarded.lock().state;
@@ -159,12 +170,12 @@ impl Flight {
             self.inner.guarded.lock().state.refund(&self.ticket);
             return Ok(None);
         }
-        let (error, lost) = match self.attempt(&tokens, &lease).await {
+        let (error, lost) = match self.attempt(&tokens, lease).await {
             Ok(credential) => return Ok(self.keep(credential, &over).await),
             Err(failure) => failure,
         };
         if error.failure() == RefreshFailure::Terminal {
-            return self.refused(error, &tokens, store.as_deref(), lost).await.map(Some);
+            return self.refused(error, &tokens, store, lost).await.map(Some);
         }
         Ok(Some(self.failed(error, &tokens, &over, lost).await))
     }
@@ -459,12 +470,14 @@ impl Flight {
         let tokens = learn_ends(tokens, Provenance::Kept, now, policy);
         match Credential::new(self.ticket.generation.next(), tokens, now, policy) {
             Ok(credential) => {
-                let _lease = match &inner.store {
+                let lease = match &inner.store {
                     Some(store) => inner.lease(&**store).await.ok(),
                     None => None,
                 };
                 // What the user says counts more than whatever is there.
-                self.keep(Arc::new(credential), &Over::Anything).await.unwrap_or(Arrival::Moved)
+                let arrival = self.keep(Arc::new(credential), &Over::Anything).await;
+                inner.give_back(lease).await;
+                arrival.unwrap_or(Arrival::Moved)
             }
             Err(message) => {
                 tracing::error!(message, "the login hook's tokens cannot be used");

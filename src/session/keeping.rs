@@ -75,14 +75,16 @@ impl Inner {
         generation: Generation,
         is_newest: bool,
     ) -> (Result<Option<TokenSet>, Error>, Result<(), Error>) {
-        let _lease = self.lease(store).await;
+        let lease = self.lease(store).await;
         // Not what a login has written since.
         let is_ours = !is_newest && self.guarded.lock().state.is_unsaved();
         let stored = match is_ours {
             true => self.load(store).await,
             false => Ok(None),
         };
-        (stored, self.keep_leased(store, generation).await)
+        let cleared = self.keep_leased(store, generation).await;
+        self.give_back(lease.ok()).await;
+        (stored, cleared)
     }
 
     /// Tells the server that `tokens` are not needed any more.
@@ -107,8 +109,10 @@ impl Inner {
         let Some(store) = &self.store else { return Ok(()) };
         // Without it another process could write the answer of its running refresh over ours. But
         // what the user said counts more than what a process does that never gives it back.
-        let _lease = self.lease(&**store).await;
-        self.keep_leased(&**store, generation).await
+        let lease = self.lease(&**store).await;
+        let result = self.keep_leased(&**store, generation).await;
+        self.give_back(lease.ok()).await;
+        result
     }
 
     async fn keep_leased(
@@ -144,6 +148,14 @@ impl Inner {
     pub(super) async fn lease(&self, store: &dyn TokenStore) -> Result<Lease, Error> {
         let patience = self.deadlines.refresh.saturating_add(self.deadlines.store);
         self.bounded(patience, "locked", store.lock()).await
+    }
+
+    /// Frees the store's lock, if we have it: the program may end right after.
+    pub(super) async fn give_back(&self, lease: Option<Lease>) {
+        let Some(lease) = lease else { return };
+        if self.clock.timeout(self.deadlines.store, lease.give_back()).await.is_none() {
+            tracing::warn!("the token store's lock could not be given back in time");
+        }
     }
 
     pub(super) async fn load(&self, store: &dyn TokenStore) -> Result<Option<TokenSet>, Error> {

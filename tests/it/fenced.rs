@@ -1,9 +1,14 @@
 //! Leases that end before their holder is done, and stores that are away: K-25 and K-61 between
 //! processes. The other process is the test, which writes to the store directly.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest_refresh::{ErrorKind, LoginReason, RefreshFailure, TokenSet, TokenStore};
+use async_trait::async_trait;
+use reqwest_refresh::{
+    ErrorKind, Lease, LoginReason, MemoryStore, RefreshFailure, StoreError, TokenSet, TokenStore,
+};
+use tokio::sync::Semaphore;
 
 use crate::support::{
     Api, Hook, Issuer, Rig, SECOND, ScriptedStore, everybody_waits, outcome, told,
@@ -199,4 +204,70 @@ async fn k_61_beginning_again_has_an_end() {
     assert!(matches!(error.kind(), ErrorKind::Store), "{error}");
     assert!(error.retry_after().is_some());
     assert_eq!((rig.issuer.calls(), hook.calls()), (0, 0));
+}
+
+/// A store whose lock is free some time after it was given back: when there is a permit.
+#[derive(Clone)]
+struct FarAway {
+    memory: MemoryStore,
+    is_free: Arc<Semaphore>,
+}
+
+#[async_trait]
+impl TokenStore for FarAway {
+    async fn load(&self) -> Result<Option<TokenSet>, StoreError> {
+        self.memory.load().await
+    }
+
+    async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError> {
+        self.memory.save(tokens).await
+    }
+
+    async fn clear(&self) -> Result<(), StoreError> {
+        self.memory.clear().await
+    }
+
+    async fn lock(&self) -> Result<Lease, StoreError> {
+        let is_free = Arc::clone(&self.is_free);
+        Ok(self.memory.lock().await?.free_after(async move {
+            is_free.acquire().await.unwrap().forget();
+        }))
+    }
+}
+
+/// K-61: who ends a program after a refresh, a login or a logout has freed the lock; a store that
+/// does not say when it is free is waited for only so long.
+#[tokio::test]
+async fn k_61_a_session_does_not_settle_before_the_lock_is_free() {
+    for (what, is_freed) in
+        [("refresh", true), ("login", true), ("logout", true), ("hook", true), ("refresh", false)]
+    {
+        let case = format!("{what}, freed: {is_freed}");
+        let store = FarAway { memory: MemoryStore::new(), is_free: Arc::new(Semaphore::new(0)) };
+        store.memory.save(&Rig::tokens(3600)).await.unwrap();
+        let hook = Hook::returning(set_of(7));
+        let rig = Rig::with(Api::friendly(), Issuer::new(), |b| hook.on(b.store(store.clone())));
+        rig.get().await.unwrap();
+        rig.clock.advance(HOUR);
+        if what == "hook" {
+            rig.issuer.then_fails(RefreshFailure::Terminal);
+            store.is_free.add_permits(1); // for the refresh that is refused
+        }
+        let session = rig.session.clone();
+        let working = tokio::spawn(async move {
+            match what {
+                "login" => session.set_tokens(set_of(8)).await?,
+                "logout" => session.clear().await?,
+                _ => drop(session.tokens().await?),
+            }
+            session.settle().await
+        });
+        everybody_waits().await;
+        assert!(!working.is_finished(), "{case}");
+        match is_freed {
+            true => store.is_free.add_permits(1),
+            false => rig.clock.advance(10 * SECOND), // what a store is given for anything
+        }
+        working.await.unwrap().unwrap();
+    }
 }
