@@ -31,5 +31,7 @@ pub use self::store::{FileStore, FileStoreError};
 #[cfg(feature = "keyring")]
 pub use self::store::{KeyringStore, KeyringStoreError};
 pub use self::store::{Lease, MemoryStore, StoreError, TokenStore};
+#[cfg(feature = "redis")]
+pub use self::store::{RedisStore, RedisStoreError};
 pub use self::token::{ExposedTokenSet, Generation, TokenSet};
 pub use self::token_endpoint::TokenEndpoint;

@@ -1,4 +1,45 @@
 //! Where a session keeps its tokens between two runs of a program, and shares them with others.
+//!
+//! # A store of your own: a sketch for PostgreSQL
+//!
+//! Two tables, since a transaction that holds the lock's row must not keep anybody from writing
+//! tokens:
+//!
+//! ```text
+//! CREATE TABLE session_lock   (session text PRIMARY KEY);   -- one row per session, made beforehand
+//! CREATE TABLE session_tokens (session text PRIMARY KEY, tokens text NOT NULL);
+//!
+//! lock      on a connection of its own:
+//!           SET idle_in_transaction_session_timeout = '30s';
+//!           BEGIN;
+//!           SELECT FROM session_lock WHERE session = $1 FOR UPDATE;
+//!           The guard of the lease owns the connection; whoever drops it ends the transaction.
+//! load      SELECT tokens FROM session_tokens WHERE session = $1
+//! save      INSERT INTO session_tokens VALUES ($1, $2)
+//!               ON CONFLICT (session) DO UPDATE SET tokens = excluded.tokens
+//! clear     DELETE FROM session_tokens WHERE session = $1
+//! replace   load; if these are not the `before` of the caller (`same_tokens`), and not yet its
+//!           `tokens`: false. Else
+//!           UPDATE session_tokens SET tokens = $3 WHERE session = $1 AND tokens = $2
+//!           with the text that was loaded as $2; or, if nothing was there,
+//!           INSERT INTO session_tokens VALUES ($1, $2) ON CONFLICT DO NOTHING
+//!           One row: true. None: from the beginning, a few times.
+//! ```
+//!
+//! `tokens` is a [`TokenSet`] by [`expose_secrets`](TokenSet::expose_secrets), as JSON. What this
+//! promises, and what not:
+//!
+//! - The server frees the lock when the connection ends. It learns that a host has vanished, or that
+//!   a process was paused, by the timeout only: so the lease ends by itself, and must say so
+//!   ([`Lease::held_while`]): until 30 seconds after the last answer on that connection, less a
+//!   margin. A refresh that takes longer needs a statement now and then (`SELECT 1`). Without the
+//!   timeout a paused holder keeps everybody waiting.
+//! - Whoever is dropped while it waits for the row must close its connection, or the lock is given
+//!   to nobody; `lock_timeout` bounds that.
+//! - Each refresh holds a connection and a transaction, for as long as the token endpoint takes. A
+//!   pooler must not share the connection in between.
+//! - Tokens are as durable as a commit: after a failover to an asynchronous replica, or with
+//!   `synchronous_commit = off`, the newest set may be gone, and its refresh token with it.
 
 use std::any::Any;
 use std::error::Error as StdError;
@@ -12,19 +53,23 @@ use crate::token::TokenSet;
 
 #[cfg(feature = "test-util")]
 pub mod contract;
-#[cfg(any(feature = "file", feature = "keyring"))]
+#[cfg(any(feature = "file", feature = "keyring", feature = "redis"))]
 mod envelope;
 #[cfg(feature = "file")]
 mod file;
 #[cfg(feature = "keyring")]
 mod keyring;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 
 #[cfg(feature = "file")]
 pub use self::file::{FileStore, FileStoreError};
 #[cfg(feature = "keyring")]
 pub use self::keyring::{KeyringStore, KeyringStoreError};
 pub use self::memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisStore, RedisStoreError};
 
 /// Why a store could not do what it was asked.
 ///

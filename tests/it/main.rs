@@ -31,6 +31,7 @@ mod oidc_provider;
 mod person;
 mod providers;
 mod quirks;
+mod redis_store;
 mod regressions;
 mod rejected;
 mod revocation;

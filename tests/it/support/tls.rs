@@ -33,6 +33,11 @@ impl Authority {
         CertifiedKey { cert: params.signed_by(&signing_key, &self.0).unwrap(), signing_key }
     }
 
+    /// For whoever reads it from a file.
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
     /// For a client that is to trust it.
     pub fn root(&self) -> reqwest::Certificate {
         reqwest::Certificate::from_der(self.0.der()).unwrap()
