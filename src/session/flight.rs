@@ -1,22 +1,22 @@
 //! The one refresh that is running: a task of its own, whose outcome everybody shares.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use secrecy::ExposeSecret;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::Instrument;
 
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, LoginReason, RefreshError, RefreshFailure};
-use crate::proto::credential::{Age, Credential, Provenance, learn_ends};
+use crate::proto::credential::{Credential, Provenance, learn_ends};
 use crate::proto::policy::AfterFailure;
-use crate::proto::state::{AfterLoad, Cause, Over, Ticket};
+use crate::proto::state::{AfterLoad, Cause, Ticket};
 use crate::session::waiting::{Arrival, Progress};
 use crate::session::{Event, Guarded, Inner};
 use crate::store::{Lease, TokenStore};
 use crate::token::TokenSet;
+
+mod outcome;
 
 /// A flight that is registered but not yet under way: it is started when the lock is free again,
 /// and lands whatever happens to its task.
@@ -34,14 +34,6 @@ pub(super) struct Flight {
 
 /// How often a flight begins again because somebody else has written to the store.
 const ROUNDS: usize = 3;
-
-/// Whether the store holds what it was given.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Saved {
-    No,
-    Outrun,
-    Yes,
-}
 
 impl Flight {
     pub(super) fn register(inner: &Arc<Inner>, guarded: &mut Guarded, cause: Cause) -> Self {
@@ -260,239 +252,6 @@ impl Flight {
                 })
             }
         }
-    }
-
-    /// Saves, then publishes. A refresh that lost against the user does neither; `None` if it lost
-    /// against somebody who shares the store.
-    async fn keep(&mut self, credential: Arc<Credential>, over: &Over) -> Option<Arrival> {
-        let inner = Arc::clone(&self.inner);
-        self.received = Some(Arc::clone(&credential));
-        let _writing = inner.writing.lock().await;
-        if !self.has_lost() {
-            let is_saved = match self.save(&credential.tokens, over).await {
-                Saved::Outrun => {
-                    self.late = self.received.take();
-                    inner.guarded.lock().state.outrun(self.ticket.generation);
-                    return None;
-                }
-                saved => saved == Saved::Yes,
-            };
-            let arrival = self.publish(Arc::clone(&credential), is_saved);
-            if !matches!(arrival, Arrival::Moved) {
-                return Some(arrival);
-            }
-        }
-        self.give_back(&credential.tokens).await;
-        Some(Arrival::Moved)
-    }
-
-    /// Whether tokens were set or cleared meanwhile.
-    fn has_lost(&self) -> bool {
-        !self.inner.guarded.lock().state.is_current(&self.ticket)
-    }
-
-    /// Somebody has logged out, and could not revoke what was still on its way.
-    async fn give_back(&self, tokens: &TokenSet) {
-        let has_logged_out = self.ticket.generation < self.inner.guarded.lock().logged_out;
-        if has_logged_out {
-            self.revoke(tokens).await;
-        }
-    }
-
-    async fn revoke(&self, tokens: &TokenSet) {
-        if let Err(error) = self.inner.revoke(tokens).await {
-            tracing::warn!(%error, "tokens that came after the logout could not be revoked");
-        }
-    }
-
-    fn publish(&mut self, credential: Arc<Credential>, is_saved: bool) -> Arrival {
-        self.received = None;
-        let is_published = {
-            let state = &mut self.inner.guarded.lock().state;
-            state.publish(&self.ticket, Arc::clone(&credential), is_saved)
-        };
-        if !is_published {
-            return Arrival::Moved;
-        }
-        self.tell_refreshed(&credential);
-        Arrival::Refreshed(credential)
-    }
-
-    /// Without a store there is nothing to be saved, and nothing fails.
-    async fn save(&mut self, tokens: &TokenSet, over: &Over) -> Saved {
-        let Some(store) = &self.inner.store else {
-            return Saved::Yes;
-        };
-        match self.inner.write(&**store, Some(tokens), over).await {
-            Ok(true) => {
-                self.news.push(Event::Saved);
-                Saved::Yes
-            }
-            Ok(false) => {
-                tracing::warn!("another process has saved tokens while the lease was over");
-                Saved::Outrun
-            }
-            Err(error) => {
-                tracing::error!(%error, "new tokens are in use but could not be saved");
-                self.news.push(Event::NotSaved { error });
-                Saved::No
-            }
-        }
-    }
-
-    /// Uses what another process has saved.
-    fn adopt(&mut self, credential: Arc<Credential>, now: Moment) -> Arrival {
-        let is_over = credential.age(&now) == Age::Expired;
-        tracing::debug!("another process has saved tokens");
-        match self.publish(credential, true) {
-            Arrival::Refreshed(_) if is_over => Arrival::Moved,
-            arrival => arrival,
-        }
-    }
-
-    /// The server says that the refresh token is dead: perhaps because another process has used it.
-    async fn refused(
-        &mut self,
-        error: RefreshError,
-        sent: &TokenSet,
-        store: Option<&dyn TokenStore>,
-        lost: bool,
-    ) -> Result<Arrival, LoginReason> {
-        if let Some(store) = store {
-            // A store that fails now is read again later: a dead session looks now and then.
-            let stored = self.inner.load(store).await.unwrap_or_default();
-            let (now, policy) = (self.inner.clock.now(), &self.inner.policy);
-            let moved = {
-                let state = &self.inner.guarded.lock().state;
-                state.after_refusal(&self.ticket, sent, stored, policy, now)
-            };
-            if let Some(credential) = moved {
-                return Ok(self.adopt(credential, now));
-            }
-        }
-        let lost = lost || self.inner.guarded.lock().state.answer_lost();
-        Err(error.into_refusal(lost))
-    }
-
-    /// Everything else: nobody asks the server again for a while. The old set stays in place.
-    async fn failed(
-        &mut self,
-        mut error: RefreshError,
-        sent: &TokenSet,
-        over: &Over,
-        lost: bool,
-    ) -> Arrival {
-        if let Some(refresh_token) = error.refresh_token.take() {
-            self.keep_refresh_token(refresh_token.expose_secret(), sent, over).await;
-        }
-        self.inner.guarded.lock().state.failed(&self.ticket, lost);
-        let (failure, retry_after) = (error.failure(), error.retry_after);
-        self.cool_down(error.into_shared(), failure, retry_after)
-    }
-
-    /// Without the store nobody knows which refresh token is the current one.
-    fn fail_by_store(&mut self, error: Error) -> Arrival {
-        self.cool_down(error, RefreshFailure::NotSent, None)
-    }
-
-    fn cool_down(
-        &mut self,
-        error: Error,
-        failure: RefreshFailure,
-        retry_after: Option<Duration>,
-    ) -> Arrival {
-        let policy = &self.inner.policy;
-        let duration = {
-            let state = &mut self.inner.guarded.lock().state;
-            state.next_cool_down(&self.ticket, failure, retry_after, policy)
-        };
-        // A flight that has lost against the user: then nobody has failed.
-        let Some(duration) = duration else { return Arrival::Moved };
-        let error = error.retry_in(Some(duration));
-        let now = self.inner.clock.now();
-        self.inner.guarded.lock().state.fail(&self.ticket, duration, error.clone(), now);
-        tracing::warn!(%error, cool_down = ?duration, "the refresh failed");
-        self.news.push(Event::RefreshFailed { error: error.clone() });
-        Arrival::Failed(error)
-    }
-
-    /// The answer was of no use, but the refresh token in it has replaced the one that was sent.
-    async fn keep_refresh_token(&mut self, refresh_token: &str, sent: &TokenSet, over: &Over) {
-        let inner = Arc::clone(&self.inner);
-        let _writing = inner.writing.lock().await;
-        let tokens = sent.clone().rotated_to(refresh_token);
-        if self.has_lost() {
-            return self.give_back(&tokens).await;
-        }
-        let (now, policy) = (inner.clock.now(), &inner.policy);
-        let tokens = learn_ends(tokens, Provenance::Kept, now, policy);
-        let generation = self.ticket.generation;
-        // Where there was no access token before, there is none to keep it with.
-        let Ok(credential) = Credential::new(generation, tokens.clone(), now, policy) else {
-            return;
-        };
-        inner.guarded.lock().state.replace_refresh_token(&self.ticket, Arc::new(credential));
-        let saved = self.save(&tokens, over).await;
-        let state = &mut inner.guarded.lock().state;
-        match saved {
-            Saved::Outrun => state.outrun(generation),
-            _ => state.written(generation, Some(&tokens), saved == Saved::Yes),
-        }
-    }
-
-    /// The session is dead. Everybody waits for the person, for as long as that may take.
-    async fn log_in(&mut self, reason: LoginReason) -> Arrival {
-        let inner = Arc::clone(&self.inner);
-        let error = Error::login_required(reason.clone());
-        let now = inner.clock.now();
-        {
-            let state = &mut inner.guarded.lock().state;
-            if !state.die(&self.ticket, error.clone(), now) {
-                return Arrival::Moved;
-            }
-            // In one step: whoever sets tokens from now on lets this flight go.
-            if inner.hook.is_some() {
-                self.progress.send_replace(Progress::LoggingIn);
-            }
-        }
-        tracing::warn!(%error, "the session is dead");
-        inner.announce(Event::LoginRequired { reason: reason.clone() });
-        let Some(hook) = &inner.hook else { return Arrival::Failed(error) };
-        if self.has_lost() {
-            return Arrival::Moved;
-        }
-        let answer = inner.clock.timeout(inner.deadlines.login, hook(reason)).await;
-        if self.has_lost() {
-            return Arrival::Moved;
-        }
-        let Some(Some(tokens)) = answer else { return Arrival::Failed(error) };
-        let (now, policy) = (inner.clock.now(), &inner.policy);
-        let tokens = learn_ends(tokens, Provenance::Kept, now, policy);
-        match Credential::new(self.ticket.generation.next(), tokens, now, policy) {
-            Ok(credential) => {
-                let lease = match &inner.store {
-                    Some(store) => inner.lease(&**store).await.ok(),
-                    None => None,
-                };
-                // What the user says counts more than whatever is there.
-                let arrival = self.keep(Arc::new(credential), &Over::Anything).await;
-                inner.give_back(lease).await;
-                arrival.unwrap_or(Arrival::Moved)
-            }
-            Err(message) => {
-                tracing::error!(message, "the login hook's tokens cannot be used");
-                Arrival::Failed(error)
-            }
-        }
-    }
-
-    fn tell_refreshed(&mut self, credential: &Credential) {
-        tracing::debug!(generation = %credential.generation, "new tokens");
-        let (generation, expires_at) = (credential.generation, credential.tokens.expires_at());
-        self.news.push(Event::Refreshed { generation, expires_at });
-        let (now, policy) = (self.inner.clock.now(), &self.inner.policy);
-        let login_due = self.inner.guarded.lock().state.login_due(policy, now);
-        self.news.extend(login_due.map(|at| Event::LoginDue { at }));
     }
 
     /// Tells first those who wait, then those who watch.

@@ -57,6 +57,7 @@ const LAYERS: &[&str] = &[
     "discovery.rs",
     "session/events.rs",
     "session/waiting.rs",
+    "session/flight/outcome.rs",
     "session/flight.rs",
     "session/keeping.rs",
     "session/builder.rs",
