@@ -29,6 +29,7 @@ mod looked_into;
 mod mtls;
 mod oidc_provider;
 mod person;
+mod processes;
 mod providers;
 mod quirks;
 mod redis_store;
