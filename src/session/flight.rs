@@ -103,7 +103,7 @@ impl Flight {
 
     /// Trades the tokens for the next, under the store's lock; or says why somebody must log in.
     ///
-    /// Begins again if somebody else has written while our lease was over.
+    /// Begins again if somebody else has written, or may be about to, while our lease was over.
     async fn refresh(&mut self) -> Result<Arrival, LoginReason> {
         for _ in 0..ROUNDS {
             if let Some(arrival) = self.round().await? {
@@ -114,7 +114,7 @@ impl Flight {
         Ok(self.fail_by_store(Error::new(ErrorKind::Store, message)))
     }
 
-    /// `None` if somebody else has written meanwhile.
+    /// `None` if somebody else has written meanwhile, or may be about to.
     async fn round(&mut self) -> Result<Option<Arrival>, LoginReason> {
         let store = self.inner.store.clone();
         let (lease, stored) = match &store {
@@ -167,6 +167,11 @@ impl Flight {
             Err(failure) => failure,
         };
         if error.failure() == RefreshFailure::Terminal {
+            if !lease.is_held() {
+                // Whoever has it by now may have used the refresh token, and not have saved yet.
+                self.inner.guarded.lock().state.failed(&self.ticket, lost);
+                return Ok(None);
+            }
             return self.refused(error, &tokens, store, lost).await.map(Some);
         }
         Ok(Some(self.failed(error, &tokens, &over, lost).await))
@@ -181,10 +186,14 @@ impl Flight {
             lease => lease?,
         };
         let stored = match self.inner.load(store).await {
+            Ok(stored) => stored,
             Err(error) if self.goes_on_without_store(&error) => {
                 self.inner.guarded.lock().state.last_seen()
             }
-            stored => stored?,
+            Err(error) => {
+                self.inner.give_back(Some(lease)).await;
+                return Err(error);
+            }
         };
         Ok((lease, stored))
     }

@@ -2,6 +2,7 @@
 //! processes. The other process is the test, which writes to the store directly.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -110,6 +111,29 @@ async fn k_61_a_lease_that_is_over_before_the_request_is_taken_again() {
     }
 }
 
+/// K-61, K-50: somebody else has used the refresh token after our lease was over, and has not saved
+/// yet: nobody is asked to log in before that was looked at.
+#[tokio::test]
+async fn k_61_a_refusal_after_the_lease_was_over_waits_for_who_has_it_now() {
+    let (store, hook) = (ScriptedStore::new(), Hook::declining());
+    let rig = rig_over(&store, &hook).await;
+    rig.issuer.then_fails(RefreshFailure::Terminal);
+    rig.issuer.hold();
+    let waiting = rig.spawn_get();
+    everybody_waits().await;
+    store.lose_leases(1);
+    let memory = store.memory.clone();
+    let other = tokio::spawn(async move { memory.lock().await.unwrap() });
+    everybody_waits().await;
+    rig.issuer.release();
+    let lease = other.await.unwrap();
+    everybody_waits().await;
+    store.memory.save(&set_of(9)).await.unwrap();
+    drop(lease);
+    assert_eq!(outcome(waiting.await.unwrap()), "200");
+    assert_eq!((rig.issuer.calls(), hook.calls()), (1, 0));
+}
+
 /// K-61, K-35: nor for a second attempt.
 #[tokio::test]
 async fn k_61_a_lease_that_ends_between_two_attempts_ends_the_refresh() {
@@ -211,12 +235,16 @@ async fn k_61_beginning_again_has_an_end() {
 struct FarAway {
     memory: MemoryStore,
     is_free: Arc<Semaphore>,
+    is_unreadable: Arc<AtomicBool>,
 }
 
 #[async_trait]
 impl TokenStore for FarAway {
     async fn load(&self) -> Result<Option<TokenSet>, StoreError> {
-        self.memory.load().await
+        match self.is_unreadable.load(Ordering::Relaxed) {
+            true => Err("scripted".into()),
+            false => self.memory.load().await,
+        }
     }
 
     async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError> {
@@ -235,15 +263,24 @@ impl TokenStore for FarAway {
     }
 }
 
-/// K-61: who ends a program after a refresh, a login or a logout has freed the lock; a store that
-/// does not say when it is free is waited for only so long.
+/// K-61: who ends a program after a refresh, a login or a logout has freed the lock, also where what
+/// is locked could not be read; a store that does not say when it is free is waited for only so long.
 #[tokio::test]
 async fn k_61_a_session_does_not_settle_before_the_lock_is_free() {
-    for (what, is_freed) in
-        [("refresh", true), ("login", true), ("logout", true), ("hook", true), ("refresh", false)]
-    {
+    for (what, is_freed) in [
+        ("refresh", true),
+        ("login", true),
+        ("logout", true),
+        ("hook", true),
+        ("unreadable", true),
+        ("refresh", false),
+    ] {
         let case = format!("{what}, freed: {is_freed}");
-        let store = FarAway { memory: MemoryStore::new(), is_free: Arc::new(Semaphore::new(0)) };
+        let store = FarAway {
+            memory: MemoryStore::new(),
+            is_free: Arc::new(Semaphore::new(0)),
+            is_unreadable: Arc::default(),
+        };
         store.memory.save(&Rig::tokens(3600)).await.unwrap();
         let hook = Hook::returning(set_of(7));
         let rig = Rig::with(Api::friendly(), Issuer::new(), |b| hook.on(b.store(store.clone())));
@@ -253,11 +290,13 @@ async fn k_61_a_session_does_not_settle_before_the_lock_is_free() {
             rig.issuer.then_fails(RefreshFailure::Terminal);
             store.is_free.add_permits(1); // for the refresh that is refused
         }
+        store.is_unreadable.store(what == "unreadable", Ordering::Relaxed);
         let session = rig.session.clone();
         let working = tokio::spawn(async move {
             match what {
                 "login" => session.set_tokens(set_of(8)).await?,
                 "logout" => session.clear().await?,
+                "unreadable" => drop(session.tokens().await.unwrap_err()),
                 _ => drop(session.tokens().await?),
             }
             session.settle().await
