@@ -58,6 +58,10 @@ struct Store {
     seen: Option<TokenSet>,
     /// What the running flight has read there, if that was news.
     loaded: Option<TokenSet>,
+    /// What the running flight has sent.
+    sent: Option<TokenSet>,
+    /// What was sent for the current tokens: where it is found again, the store has lost them.
+    used_up: Option<TokenSet>,
     unwritten: Unwritten,
 }
 
@@ -103,6 +107,8 @@ impl State {
                 first_read: has_store.then_some(FirstRead::AtOnce),
                 seen: None,
                 loaded: None,
+                sent: None,
+                used_up: None,
                 unwritten: Unwritten::Nothing,
             },
             announced_login_due: None,
@@ -270,6 +276,7 @@ impl State {
     fn put(&mut self, credential: Arc<Credential>) {
         self.generation = credential.generation;
         self.credential = Some(credential);
+        self.store.used_up = None;
         self.rejected = false;
         self.standing = Standing::Good;
         self.failures = 0;
@@ -279,6 +286,7 @@ impl State {
     fn forget(&mut self) {
         self.credential = None;
         self.absence = LoginReason::LoggedOut;
+        self.store.used_up = None;
         self.rejected = false;
         self.standing = Standing::Good;
     }
@@ -314,11 +322,25 @@ impl Store {
     /// Whether somebody else has written since we last saw it.
     fn has_moved_to(&self, stored: Option<&TokenSet>) -> bool {
         match (&self.seen, stored) {
-            _ if self.unwritten == Unwritten::Said => false,
+            _ if self.unwritten == Unwritten::Said || self.has_gone_back_to(stored) => false,
             (Some(seen), Some(stored)) => !seen.same_tokens(stored),
             // What could not be written is newer than what was there before anybody looked.
             (None, Some(_)) => self.unwritten == Unwritten::Nothing,
             (_, None) => false,
+        }
+    }
+
+    /// Whether it has lost what was saved last, as by a failover.
+    fn has_gone_back_to(&self, stored: Option<&TokenSet>) -> bool {
+        let used_up = self.used_up.as_ref();
+        used_up.zip(stored).is_some_and(|(used_up, stored)| used_up.same_tokens(stored))
+    }
+
+    /// The current tokens have to be written again, over what is `stored`.
+    fn go_back_to(&mut self, stored: Option<TokenSet>) {
+        self.seen = stored;
+        if self.unwritten == Unwritten::Nothing {
+            self.unwritten = Unwritten::Refreshed;
         }
     }
 

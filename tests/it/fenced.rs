@@ -218,6 +218,23 @@ async fn k_60_what_is_saved_late_overwrites_only_what_was_found() {
     }
 }
 
+/// K-60, K-61: a store that lost its last save, as Redis may by a crash or a failover, holds a pair
+/// that is used up: it is not taken for news, whether its access token still lives or not.
+#[tokio::test]
+async fn k_60_a_store_that_goes_back_to_the_pair_before_is_no_news() {
+    for lives in [true, false] {
+        let (store, hook) = (ScriptedStore::new(), Hook::declining());
+        let rig = rig_over(&store, &hook).await;
+        rig.get().await.unwrap();
+        let before = Rig::tokens(if lives { 10 * 3600 } else { 0 });
+        store.memory.save(&before).await.unwrap();
+        rig.clock.advance(HOUR);
+        assert_eq!(rig.outcome().await, "200", "lives: {lives}");
+        assert_eq!(rig.issuer.sent(), ["r0", "r1"], "lives: {lives}");
+        assert_eq!(store.access_token().await.as_deref(), Some("a2"), "lives: {lives}");
+    }
+}
+
 /// K-61, K-70: a store that is written again and again while it is locked is an error, not a loop.
 #[tokio::test]
 async fn k_61_beginning_again_has_an_end() {

@@ -121,7 +121,10 @@ impl State {
         {
             // Ours: also where nobody knew that it had been saved.
             self.written(self.generation, Some(stored), true);
+        } else if self.store.has_gone_back_to(stored.as_ref()) {
+            self.store.go_back_to(stored.clone());
         }
+        self.store.sent = None;
         let moved = self.store.has_moved_to(stored.as_ref());
         self.store.loaded = stored.clone().filter(|_| moved);
         let tokens = match (stored, &self.credential) {
@@ -145,6 +148,7 @@ impl State {
             Cause::Rejected => self.rejection_budget.spend(policy.rejection_budget, now),
             _ => self.budget.spend(policy.budget, now),
         }
+        self.store.sent = Some(tokens.clone());
         AfterLoad::Refresh(tokens)
     }
 
@@ -191,6 +195,7 @@ impl State {
             return false;
         }
         self.put(Arc::clone(&credential));
+        self.store.used_up = self.store.sent.take();
         self.written(credential.generation, Some(&credential.tokens), is_saved);
         true
     }
@@ -198,6 +203,7 @@ impl State {
     /// Puts a new refresh token behind the current access token: the old one is used up.
     pub(crate) fn replace_refresh_token(&mut self, ticket: &Ticket, credential: Arc<Credential>) {
         if self.is_current(ticket) {
+            self.store.used_up = self.store.sent.take();
             self.written(credential.generation, Some(&credential.tokens), false);
             self.credential = Some(credential);
         }
