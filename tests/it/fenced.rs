@@ -235,6 +235,23 @@ async fn k_60_a_store_that_goes_back_to_the_pair_before_is_no_news() {
     }
 }
 
+/// K-50, K-60: nor does it revive a session whose later pair was refused.
+#[tokio::test]
+async fn k_50_a_store_that_goes_back_to_the_pair_before_revives_nobody() {
+    let (store, hook) = (ScriptedStore::new(), Hook::declining());
+    let rig = rig_over(&store, &hook).await;
+    rig.get().await.unwrap();
+    rig.clock.advance(HOUR);
+    rig.issuer.then_fails(RefreshFailure::Terminal);
+    assert_eq!(rig.outcome().await, "login required");
+    store.memory.save(&Rig::tokens(10 * 3600)).await.unwrap();
+    rig.clock.advance(60 * SECOND);
+    assert_eq!(rig.outcome().await, "login required");
+    store.memory.save(&set_of(9)).await.unwrap();
+    rig.clock.advance(60 * SECOND);
+    assert_eq!(rig.outcome().await, "200");
+}
+
 /// K-61, K-70: a store that is written again and again while it is locked is an error, not a loop.
 #[tokio::test]
 async fn k_61_beginning_again_has_an_end() {
