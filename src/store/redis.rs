@@ -44,7 +44,7 @@ pub use self::error::RedisStoreError;
 /// The braces are in the keys: they put both into one slot of a cluster. The tokens stay until
 /// somebody logs out. Whoever can read them can use them: give the keys to a user of their own
 /// (`ACL SETUSER … ~reqwest-refresh:*`), and use TLS. What is needed are the commands `GET`, `SET`,
-/// `DEL`, `PEXPIRE` and `EVAL`.
+/// `DEL`, `PEXPIRE` and `EVAL`, and `SELECT` for a database other than 0.
 ///
 /// A value that this crate has not written, that a newer version of it has written, or that cannot
 /// be decoded, is an error, and is neither overwritten nor removed, by a login or logout either.
@@ -61,6 +61,12 @@ pub use self::error::RedisStoreError;
 /// had: a process may be paused between its last look at the lease and its request. Nor can a lease
 /// outlive a failover, since Redis copies to its replicas afterwards (`min-replicas-to-write`
 /// narrows that gap). How durable a saved set is, is up to `appendonly` and `appendfsync`.
+///
+/// Tokens that Redis has lost altogether cannot be told from a logout: with their next refresh all
+/// who share them are logged out. So Redis must not evict them (`maxmemory-policy noeviction`), nor
+/// start again without its data. Where it has merely lost the last set, and holds the one before,
+/// the process that got the last one goes on with it, and replaces the old one with its next
+/// refresh; any other takes what it finds, whose refresh token may be used up.
 ///
 /// A process that is killed while it holds the lease keeps the others waiting until the lease ends;
 /// one that ends with [`settle`](crate::Session::settle) does not. Who waits asks again after 10 milliseconds, and then ever
