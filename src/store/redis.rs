@@ -115,8 +115,13 @@ impl RedisStore {
     /// # Errors
     ///
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) if the URL is none for Redis,
-    /// or is for TLS without the feature `redis-tls`.
+    /// has a fragment (`#insecure`), or is for TLS without the feature `redis-tls`.
     pub fn new(url: &str, key: impl Into<String>) -> Result<Self, Error> {
+        if url.contains('#') {
+            let message = "the URL of the Redis store has a fragment; \
+                           `#insecure` would take any server's certificate";
+            return Err(Error::configuration(message));
+        }
         let is_tls = ["rediss:", "valkeys:"].iter().any(|scheme| url.starts_with(scheme));
         // What the client says about it may quote a part of the URL.
         let client =

@@ -486,6 +486,7 @@ fn k_63_a_wrong_url_is_a_configuration_error_that_does_not_quote_it() {
         "redis://:cnry-password@host/cnry-database",
         "redis://:cnry-password@host?protocol=cnry",
         "redis://cnry%FF@host",
+        "rediss://:cnry-password@host/#insecure",
     ] {
         let error = RedisStore::new(url, "orders").expect_err(url);
         assert!(matches!(error.kind(), ErrorKind::Configuration), "{url}");
