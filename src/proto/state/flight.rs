@@ -148,7 +148,7 @@ impl State {
             Cause::Rejected => self.rejection_budget.spend(policy.rejection_budget, now),
             _ => self.budget.spend(policy.budget, now),
         }
-        self.store.sent = Some(tokens.clone());
+        self.store.sent = self.store.exists.then(|| tokens.clone());
         AfterLoad::Refresh(tokens)
     }
 
