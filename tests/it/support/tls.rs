@@ -34,6 +34,7 @@ impl Authority {
     }
 
     /// For whoever reads it from a file.
+    #[cfg(feature = "redis-tls")]
     pub fn pem(&self) -> String {
         self.0.pem()
     }
