@@ -107,7 +107,7 @@ struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     #[inline]
     fn new(session: &'a Session, request: &Request, need: Need) -> Self {
-        let spare = if session.inner.replay { request.try_clone() } else { None };
+        let spare = if session.inner.settings.replay { request.try_clone() } else { None };
         let asked = if spare.is_none() { Some(fingerprint(request.url())) } else { None };
         let patience = Patience { left: request.timeout().copied() };
         Self { session, need, spare, asked, patience }
@@ -125,10 +125,10 @@ impl<'a> Exchange<'a> {
         if self.need.new {
             extensions.remove::<Authenticate>();
         }
-        let start = self.patience.left.map(|_| self.session.inner.clock.now());
+        let start = self.patience.left.map(|_| self.session.inner.settings.clock.now());
         Box::pin(async move {
             let response = next.clone().run(request, &mut *extensions).await?;
-            let provider = &self.session.inner.provider;
+            let provider = &self.session.inner.settings.provider;
             match provider.judge(response.status(), response.headers()) {
                 Judgement::Accepted => Ok(response),
                 judgement => {
@@ -149,7 +149,7 @@ impl<'a> Exchange<'a> {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
-        let clock = &self.session.inner.clock;
+        let clock = &self.session.inner.settings.clock;
         if let Some(start) = start {
             self.patience.spend(clock.now().monotonic - start.monotonic);
         }
@@ -205,7 +205,7 @@ impl Session {
         if wish == Some(&Authenticate::Never) || request.headers().contains_key(AUTHORIZATION) {
             return Way::Untouched;
         }
-        match self.inner.reach.of(request.url()) {
+        match self.inner.settings.reach.of(request.url()) {
             Within::Allowed => {}
             Within::Insecure => return Way::Refused(insecure(request.url())),
             Within::Outside => return Way::Outside,
@@ -222,7 +222,7 @@ impl Session {
     }
 
     fn after_rejection(&self, sent: Option<&Credential>, replayable: bool) -> AfterRejection {
-        let now = self.inner.clock.now();
+        let now = self.inner.settings.clock.now();
         let generation = sent.map(|credential| credential.generation);
         let state = &mut self.inner.guarded.lock().state;
         state.after_rejection(generation, replayable, &self.inner.policy, now)
@@ -236,7 +236,7 @@ impl Session {
     ) -> Result<Response> {
         let response = next.run(request, extensions).await?;
         let is_rejected = response.status() == StatusCode::UNAUTHORIZED
-            && self.inner.reach.of(response.url()) == Within::Outside;
+            && self.inner.settings.reach.of(response.url()) == Within::Outside;
         if is_rejected && !self.inner.has_warned.swap(true, Ordering::Relaxed) {
             let origin = response.url().origin().ascii_serialization();
             tracing::warn!(

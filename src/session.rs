@@ -122,7 +122,7 @@ impl Session {
             let mut guarded = inner.guarded.lock();
             let credential = guarded
                 .state
-                .set(tokens, &inner.policy, inner.clock.now())
+                .set(tokens, &inner.policy, inner.settings.clock.now())
                 .map_err(Error::configuration)?;
             guarded.let_go();
             credential.generation
@@ -215,7 +215,7 @@ impl Session {
 
     /// How the session stands, without asking anybody.
     pub fn status(&self) -> Status {
-        let now = self.inner.clock.now();
+        let now = self.inner.settings.clock.now();
         let state = &self.inner.guarded.lock().state;
         match state.current_age(&now) {
             _ if state.is_dead() => Status::LoginRequired,
@@ -265,7 +265,7 @@ impl Session {
         loop {
             match inner.wait(&mut flight, patience).await? {
                 Arrival::Failed(error) => {
-                    let now = inner.clock.now();
+                    let now = inner.settings.clock.now();
                     let verdict = inner.guarded.lock().state.after_failure(error, &need, now);
                     return match verdict {
                         BeforeRequest::Send(credential) => Ok(Some(credential)),
@@ -296,7 +296,7 @@ impl Session {
     #[inline]
     pub(crate) fn ask(&self, need: &Need) -> Answer {
         let inner = &self.inner;
-        let now = inner.clock.now();
+        let now = inner.settings.clock.now();
         let mut guarded = inner.guarded.lock();
         let (answer, flight) = match guarded.state.before_request(need, &inner.policy, now) {
             BeforeRequest::Send(credential) => return Answer::Credential(Some(credential)),
@@ -336,23 +336,28 @@ pub(crate) enum Answer {
 
 /// What all clones of a session share.
 pub(crate) struct Inner {
-    pub(crate) clock: Clock,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) policy: Policy,
-    pub(crate) provider: Provider,
-    pub(crate) reach: Reach,
-    pub(crate) replay: bool,
     pub(crate) guarded: Mutex<Guarded>,
-    refresh: Arc<dyn Refresh>,
     store: Option<Arc<dyn TokenStore>>,
-    /// Whether to refresh although the store fails.
-    refresh_without_store: bool,
     /// Held while the store is written, so that the newest generation is written last.
     writing: tokio::sync::Mutex<()>,
     hook: Option<Hook>,
     events: OnceLock<broadcast::Sender<Event>>,
-    deadlines: Deadlines,
     /// Whether an origin that gets no token was named in a warning.
     pub(crate) has_warned: AtomicBool,
+}
+
+/// What sessions share that were built from one builder.
+pub(crate) struct Settings {
+    pub(crate) clock: Clock,
+    pub(crate) provider: Provider,
+    pub(crate) reach: Reach,
+    pub(crate) replay: bool,
+    refresh: Arc<dyn Refresh>,
+    /// Whether to refresh although the store fails.
+    refresh_without_store: bool,
+    deadlines: Deadlines,
 }
 
 /// How long things may take.

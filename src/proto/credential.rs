@@ -311,7 +311,9 @@ mod tests {
             assert_eq!(end, expected, "{case}");
         }
         let ends = |token: String, read_jwt, default_lifetime| {
-            let policy = Policy { read_jwt, default_lifetime, ..policy() };
+            let mut policy = policy();
+            policy.read_jwt = read_jwt;
+            policy.default_lifetime = default_lifetime;
             let tokens = learn_ends(TokenSet::new(token), Provenance::Issued, now(&clock), &policy);
             tokens.expires_at()
         };

@@ -1,6 +1,8 @@
 //! The settings by which a session decides, and the decisions that need no memory.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -11,14 +13,21 @@ use crate::error::{RefreshError, RefreshFailure};
 /// A server is not left alone for longer than this, whatever it says.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
-/// The settings of a session.
+/// The settings by which a session decides: rules, which it may share with others, and a place of
+/// its own.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
+    pub(crate) rules: Arc<Rules>,
+    /// This session's own place within the jitter, 0 to 1; stable for its life (K-13).
+    pub(crate) place: f64,
+}
+
+/// What sessions decide alike.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
     pub(crate) refresh_window: Duration,
     /// The part of the window by which sessions differ, 0 to 1.
     pub(crate) jitter: f64,
-    /// This session's own place within the jitter, 0 to 1; stable for its life (K-13).
-    pub(crate) place: f64,
     pub(crate) minimum_age: Duration,
     pub(crate) budget: Limit,
     pub(crate) rejection_budget: Limit,
@@ -30,6 +39,14 @@ pub(crate) struct Policy {
     pub(crate) needs_refresh_token: bool,
     /// Whether a refresh ends the old access token at once.
     pub(crate) refresh_revokes_access_token: bool,
+}
+
+impl Deref for Policy {
+    type Target = Rules;
+
+    fn deref(&self) -> &Rules {
+        &self.rules
+    }
 }
 
 impl Policy {
@@ -156,6 +173,8 @@ impl Budget {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::ops::DerefMut;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -166,10 +185,9 @@ pub(crate) mod tests {
     /// Without jitter; two refreshes within half a minute.
     pub(crate) fn policy() -> Policy {
         let limit = Limit { refreshes: 2, within: 30 * SECOND };
-        Policy {
+        let rules = Rules {
             refresh_window: 60 * SECOND,
             jitter: 0.0,
-            place: 0.0,
             minimum_age: Duration::ZERO,
             budget: limit,
             rejection_budget: limit,
@@ -179,6 +197,13 @@ pub(crate) mod tests {
             trust_refresh_expiry: false,
             needs_refresh_token: true,
             refresh_revokes_access_token: false,
+        };
+        Policy { rules: Arc::new(rules), place: 0.0 }
+    }
+
+    impl DerefMut for Policy {
+        fn deref_mut(&mut self) -> &mut Rules {
+            Arc::make_mut(&mut self.rules)
         }
     }
 
@@ -233,7 +258,9 @@ pub(crate) mod tests {
 
     #[test]
     fn k_13_sessions_differ_within_the_jitter_and_one_session_does_not() {
-        let at = |place| Policy { jitter: 0.5, place, ..policy() }.window(3600 * SECOND);
+        let mut spread = policy();
+        spread.jitter = 0.5;
+        let at = |place| Policy { place, ..spread.clone() }.window(3600 * SECOND);
         assert_eq!(at(0.0), 60 * SECOND);
         assert_eq!(at(1.0), 30 * SECOND);
         assert_eq!(at(0.25), at(0.25));

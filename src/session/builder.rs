@@ -9,24 +9,35 @@ use crate::clock::Clock;
 use crate::error::{Error, LoginReason};
 use crate::proto::grant::RESERVED;
 use crate::proto::origin::Reach;
-use crate::proto::policy::{Limit, Policy};
+use crate::proto::policy::{Limit, Policy, Rules};
 use crate::proto::state::State;
 use crate::refresh::Refresh;
-use crate::session::{Deadlines, Guarded, Inner, Session};
+use crate::session::{Deadlines, Guarded, Inner, Session, Settings};
 use crate::store::TokenStore;
 use crate::token::{Generation, TokenSet};
 
 type HookFuture = std::pin::Pin<Box<dyn Future<Output = Option<TokenSet>> + Send>>;
-pub(crate) type Hook = Box<dyn Fn(LoginReason) -> HookFuture + Send + Sync>;
+pub(crate) type Hook = Arc<dyn Fn(LoginReason) -> HookFuture + Send + Sync>;
 
 /// The settings of a [`Session`]. Made by [`Session::builder`].
+///
+/// Sessions that are built from clones of one builder share their settings: a clone that gets
+/// another store, other tokens or another login hook costs a fraction of the memory of a builder of
+/// its own.
+#[derive(Clone)]
 #[must_use = "call build()"]
 pub struct SessionBuilder {
-    refresh: Arc<dyn Refresh>,
+    draft: Arc<Draft>,
     tokens: Option<TokenSet>,
     store: Option<Arc<dyn TokenStore>>,
-    refresh_without_store: bool,
     hook: Option<Hook>,
+}
+
+/// What sessions can share.
+#[derive(Clone)]
+struct Draft {
+    refresh: Arc<dyn Refresh>,
+    refresh_without_store: bool,
     origins: Vec<String>,
     any_origin: bool,
     insecure_http: bool,
@@ -40,16 +51,21 @@ pub struct SessionBuilder {
     trust_refresh_expiry: bool,
     replay: bool,
     clock: Clock,
+    /// What the first session was built with that was built from this draft as it is.
+    common: OnceLock<Common>,
+}
+
+#[derive(Clone)]
+struct Common {
+    rules: Arc<Rules>,
+    settings: Arc<Settings>,
 }
 
 impl SessionBuilder {
     pub(super) fn new(refresh: Arc<dyn Refresh>) -> Self {
-        Self {
+        let draft = Draft {
             refresh,
-            tokens: None,
-            store: None,
             refresh_without_store: false,
-            hook: None,
             origins: Vec::new(),
             any_origin: false,
             insecure_http: false,
@@ -67,7 +83,16 @@ impl SessionBuilder {
             trust_refresh_expiry: false,
             replay: true,
             clock: Clock::System,
-        }
+            common: OnceLock::new(),
+        };
+        Self { draft: Arc::new(draft), tokens: None, store: None, hook: None }
+    }
+
+    /// The draft, to change it.
+    fn draft(&mut self) -> &mut Draft {
+        let draft = Arc::make_mut(&mut self.draft);
+        draft.common.take();
+        draft
     }
 
     /// Sets the tokens to begin with. A set that is found in the [store](Self::store) beats them.
@@ -93,7 +118,7 @@ impl SessionBuilder {
     /// refresh token, and a server that detects reuse then ends the session for all. For tokens that
     /// nobody else uses, and for servers that do not rotate them.
     pub fn refresh_without_store(mut self, refresh: bool) -> Self {
-        self.refresh_without_store = refresh;
+        self.draft().refresh_without_store = refresh;
         self
     }
 
@@ -116,7 +141,7 @@ impl SessionBuilder {
         F: Fn(LoginReason) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Option<TokenSet>> + Send + 'static,
     {
-        self.hook = Some(Box::new(move |reason| Box::pin(hook(reason))));
+        self.hook = Some(Arc::new(move |reason| Box::pin(hook(reason))));
         self
     }
 
@@ -126,14 +151,14 @@ impl SessionBuilder {
     /// unintended parties). Defaults to the origin of the token endpoint, which is no longer
     /// implied once an origin is named.
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
-        self.origins.push(origin.into());
+        self.draft().origins.push(origin.into());
         self
     }
 
     /// Allows the token at every origin that a request is made to. Only for a client whose URLs
     /// all come from you: not from a server's answer, not from a user.
     pub fn allow_any_origin(mut self) -> Self {
-        self.any_origin = true;
+        self.draft().any_origin = true;
         self
     }
 
@@ -141,7 +166,7 @@ impl SessionBuilder {
     /// read the tokens. Without it only loopback addresses may do without TLS (RFC 6750 §5.3,
     /// RFC 6749 §3.2); see to it that no proxy is set for them.
     pub fn allow_insecure_http(mut self) -> Self {
-        self.insecure_http = true;
+        self.draft().insecure_http = true;
         self
     }
 
@@ -149,7 +174,7 @@ impl SessionBuilder {
     /// use it. At most half of a token's lifetime is used; zero refreshes only what is over.
     /// Defaults to the provider's: 60 seconds, for digiRunner 10.
     pub fn refresh_window(mut self, window: Duration) -> Self {
-        self.refresh_window = Some(window);
+        self.draft().refresh_window = Some(window);
         self
     }
 
@@ -157,7 +182,7 @@ impl SessionBuilder {
     /// together does not refresh together. Each session keeps its own place. Defaults to 0.5: with
     /// a window of 60 seconds, between 60 and 30 seconds before the end.
     pub fn jitter(mut self, part: f64) -> Self {
-        self.jitter = if part.is_nan() { 0.0 } else { part.clamp(0.0, 1.0) };
+        self.draft().jitter = if part.is_nan() { 0.0 } else { part.clamp(0.0, 1.0) };
         self
     }
 
@@ -165,7 +190,7 @@ impl SessionBuilder {
     /// demanded; one more is [`ExcessiveRefresh`](crate::ErrorKind::ExcessiveRefresh). Defaults to
     /// 20 within 30 seconds.
     pub fn refresh_budget(mut self, refreshes: usize, within: Duration) -> Self {
-        self.budget = Limit { refreshes, within };
+        self.draft().budget = Limit { refreshes, within };
         self
     }
 
@@ -173,14 +198,14 @@ impl SessionBuilder {
     /// callers get the API's answer as it is: most likely it is not about the token. Defaults to 5
     /// within 30 seconds.
     pub fn rejection_budget(mut self, refreshes: usize, within: Duration) -> Self {
-        self.rejection_budget = Limit { refreshes, within };
+        self.draft().rejection_budget = Limit { refreshes, within };
         self
     }
 
     /// Sets how long one refresh may take, all its attempts together. Requests have timeouts of
     /// their own. Defaults to 30 seconds.
     pub fn refresh_timeout(mut self, timeout: Duration) -> Self {
-        self.deadlines.refresh = timeout;
+        self.draft().deadlines.refresh = timeout;
         self
     }
 
@@ -188,14 +213,14 @@ impl SessionBuilder {
     /// three times. Waiting for the lock takes at most this and
     /// [`refresh_timeout`](Self::refresh_timeout) together.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
-        self.deadlines.store = timeout;
+        self.draft().deadlines.store = timeout;
         self
     }
 
     /// Sets how long the login hook may take. Requests wait for it beyond their own timeout.
     /// Defaults to 5 minutes.
     pub fn login_timeout(mut self, timeout: Duration) -> Self {
-        self.deadlines.login = timeout;
+        self.draft().deadlines.login = timeout;
         self
     }
 
@@ -203,21 +228,21 @@ impl SessionBuilder {
     /// [`Event::LoginDue`](crate::Event::LoginDue) is told at the latest. It is told by the last
     /// refresh that can be expected to come early enough. Defaults to 5 minutes.
     pub fn login_notice(mut self, notice: Duration) -> Self {
-        self.login_notice = notice;
+        self.draft().login_notice = notice;
         self
     }
 
     /// Sets whether the `exp` of a JWT is read where the server does not say when a token ends.
     /// RFC 9068 §6 would rather have a client not look. Defaults to `true`.
     pub fn read_jwt_expiry(mut self, read: bool) -> Self {
-        self.read_jwt = read;
+        self.draft().read_jwt = read;
         self
     }
 
     /// Sets whether a refresh token whose known end is over counts as dead without asking the
     /// server. Defaults to `false`: clocks differ, so the server is asked once.
     pub fn trust_refresh_token_expiry(mut self, trust: bool) -> Self {
-        self.trust_refresh_expiry = trust;
+        self.draft().trust_refresh_expiry = trust;
         self
     }
 
@@ -225,14 +250,14 @@ impl SessionBuilder {
     /// `false` requests are not cloned, and the caller gets the rejection while the token is
     /// refreshed for the next request.
     pub fn replay(mut self, replay: bool) -> Self {
-        self.replay = replay;
+        self.draft().replay = replay;
         self
     }
 
     /// Sets the clock, for tests. Defaults to the system's.
     #[cfg(feature = "test-util")]
     pub fn clock(mut self, clock: crate::ManualClock) -> Self {
-        self.clock = Clock::Manual(clock);
+        self.draft().clock = Clock::Manual(clock);
         self
     }
 
@@ -244,16 +269,45 @@ impl SessionBuilder {
     /// `Refresh` without endpoints where no origin is named, and for an access token that cannot be
     /// sent; [`Insecure`](crate::ErrorKind::Insecure) for a token endpoint over plain `http`.
     pub fn build(self) -> Result<Session, Error> {
+        let Common { rules, settings } = self.draft.common()?;
+        let policy = Policy { rules, place: fastrand::f64() };
+        let mut state = State::new(self.store.is_some());
+        if let Some(tokens) = self.tokens {
+            let now = settings.clock.now();
+            state.start_with(tokens, &policy, now).map_err(Error::configuration)?;
+        }
+        let guarded = Guarded { state, flight: None, logged_out: Generation::default() };
+        Ok(Session {
+            inner: Arc::new(Inner {
+                settings,
+                policy,
+                guarded: Mutex::new(guarded),
+                store: self.store,
+                writing: tokio::sync::Mutex::new(()),
+                hook: self.hook,
+                events: OnceLock::new(),
+                has_warned: AtomicBool::new(false),
+            }),
+        })
+    }
+}
+
+impl Draft {
+    fn common(&self) -> Result<Common, Error> {
+        if let Some(common) = self.common.get() {
+            return Ok(common.clone());
+        }
         let provider = self.refresh.provider();
         if let Some((name, _)) = provider.parameters().iter().find(|(n, _)| RESERVED.contains(n)) {
             let message =
                 format!("the token request already has the provider's parameter `{name}`");
             return Err(Error::configuration(message));
         }
-        let policy = Policy {
+        let endpoints = self.refresh.endpoints();
+        let reach = Reach::new(endpoints, &self.origins, self.any_origin, self.insecure_http)?;
+        let rules = Rules {
             refresh_window: self.refresh_window.unwrap_or_else(|| provider.refresh_window()),
             jitter: self.jitter,
-            place: fastrand::f64(),
             minimum_age: provider.minimum_age(),
             budget: self.budget,
             rejection_budget: self.rejection_budget,
@@ -264,42 +318,56 @@ impl SessionBuilder {
             needs_refresh_token: self.refresh.needs_refresh_token(),
             refresh_revokes_access_token: provider.refresh_revokes_access_token(),
         };
-        let mut state = State::new(self.store.is_some());
-        if let Some(tokens) = self.tokens {
-            state.start_with(tokens, &policy, self.clock.now()).map_err(Error::configuration)?;
-        }
-        Ok(Session {
-            inner: Arc::new(Inner {
-                reach: Reach::new(
-                    self.refresh.endpoints(),
-                    &self.origins,
-                    self.any_origin,
-                    self.insecure_http,
-                )?,
-                clock: self.clock,
-                policy,
-                provider,
-                replay: self.replay,
-                guarded: Mutex::new(Guarded {
-                    state,
-                    flight: None,
-                    logged_out: Generation::default(),
-                }),
-                refresh: self.refresh,
-                store: self.store,
-                refresh_without_store: self.refresh_without_store,
-                writing: tokio::sync::Mutex::new(()),
-                hook: self.hook,
-                events: OnceLock::new(),
-                deadlines: self.deadlines,
-                has_warned: AtomicBool::new(false),
-            }),
-        })
+        let settings = Settings {
+            clock: self.clock.clone(),
+            provider,
+            reach,
+            replay: self.replay,
+            refresh: Arc::clone(&self.refresh),
+            refresh_without_store: self.refresh_without_store,
+            deadlines: self.deadlines,
+        };
+        let common = Common { rules: Arc::new(rules), settings: Arc::new(settings) };
+        Ok(self.common.get_or_init(|| common).clone())
     }
 }
 
 impl fmt::Debug for SessionBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionBuilder").field("origins", &self.origins).finish_non_exhaustive()
+        f.debug_struct("SessionBuilder")
+            .field("origins", &self.draft.origins)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::refresh::Refresh;
+    use crate::{MemoryStore, RefreshError};
+
+    struct Never;
+
+    #[async_trait::async_trait]
+    impl Refresh for Never {
+        async fn refresh(&self, _: &TokenSet) -> Result<TokenSet, RefreshError> {
+            unreachable!("nobody asks")
+        }
+    }
+
+    #[test]
+    fn clones_of_a_builder_share_settings_until_one_is_changed() {
+        let builder = Session::builder(Never).allow_origin("https://api.test");
+        let build = |builder: SessionBuilder| builder.build().unwrap();
+        let one = build(builder.clone());
+        let shares_with_one =
+            |other: &Session| Arc::ptr_eq(&one.inner.settings, &other.inner.settings);
+        let other = build(builder.clone().store(MemoryStore::new()).tokens(TokenSet::new("a")));
+        assert!(shares_with_one(&other));
+        assert_ne!(one.inner.policy.place, other.inner.policy.place, "K-13");
+        let changed = build(builder.clone().replay(false));
+        assert!(!shares_with_one(&changed));
+        assert!(!changed.inner.settings.replay && one.inner.settings.replay);
+        assert!(shares_with_one(&build(builder)), "the builder itself has not changed");
     }
 }

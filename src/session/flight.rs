@@ -82,7 +82,7 @@ impl Flight {
             Some(store) => self.inner.load(&**store).await,
             None => Ok(None),
         };
-        let now = self.inner.clock.now();
+        let now = self.inner.settings.clock.now();
         let stored = match stored {
             Ok(stored) => stored,
             Err(error) => {
@@ -135,7 +135,7 @@ impl Flight {
         store: Option<&dyn TokenStore>,
         stored: Option<TokenSet>,
     ) -> Result<Option<Arrival>, LoginReason> {
-        let now = self.inner.clock.now();
+        let now = self.inner.settings.clock.now();
         let (over, verdict) = {
             let state = &mut self.inner.guarded.lock().state;
             let over = state.over_found(stored.clone());
@@ -200,7 +200,7 @@ impl Flight {
 
     fn goes_on_without_store(&self, error: &Error) -> bool {
         let inner = &self.inner;
-        let goes_on = inner.refresh_without_store
+        let goes_on = inner.settings.refresh_without_store
             && inner.guarded.lock().state.knows_what_to_refresh(&inner.policy);
         if goes_on {
             tracing::warn!(%error, "refreshing without the token store");
@@ -215,12 +215,12 @@ impl Flight {
         lease: &Lease,
     ) -> Result<Arc<Credential>, (RefreshError, bool)> {
         let inner = &*self.inner;
-        let end = inner.clock.now().after(inner.deadlines.refresh);
+        let end = inner.settings.clock.now().after(inner.settings.deadlines.refresh);
         let mut attempts = inner.policy.attempts();
         loop {
-            let start = inner.clock.now();
-            let attempt = inner.refresh.refresh(tokens);
-            let error = match inner.clock.timeout(end.left_at(&start), attempt).await {
+            let start = inner.settings.clock.now();
+            let attempt = inner.settings.refresh.refresh(tokens);
+            let error = match inner.settings.clock.timeout(end.left_at(&start), attempt).await {
                 Some(Ok(fresh)) => match self.credential(fresh, tokens, start) {
                     Ok(credential) => return Ok(credential),
                     Err(error) => error,
@@ -229,10 +229,10 @@ impl Flight {
                 None => RefreshError::new(RefreshFailure::Lost, "the refresh took too long"),
             };
             tracing::debug!(%error, failure = ?error.failure(), "an attempt to refresh failed");
-            let now = inner.clock.now();
+            let now = inner.settings.clock.now();
             match attempts.after_failure(&error, end.left_at(&now)) {
                 AfterFailure::GiveUp => return Err((error, attempts.lost)),
-                AfterFailure::TryAgainIn(delay) => inner.clock.sleep(delay).await,
+                AfterFailure::TryAgainIn(delay) => inner.settings.clock.sleep(delay).await,
             }
             if !lease.is_held() {
                 return Err((error, attempts.lost));
@@ -300,7 +300,7 @@ impl Drop for Flight {
         } else {
             let message = "user code panicked, or there is no Tokio runtime";
             let error = Error::new(ErrorKind::Interrupted, message);
-            let now = self.inner.clock.now();
+            let now = self.inner.settings.clock.now();
             let error = self.inner.guarded.lock().state.interrupt(&self.ticket, error, now);
             self.news.push(Event::RefreshFailed { error: error.clone() });
             self.land(Arrival::Failed(error));

@@ -89,8 +89,8 @@ impl Inner {
 
     /// Tells the server that `tokens` are not needed any more.
     pub(super) async fn revoke(&self, tokens: &TokenSet) -> Result<(), Error> {
-        let revocation = self.refresh.revoke(tokens);
-        match self.clock.timeout(self.deadlines.refresh, revocation).await {
+        let revocation = self.settings.refresh.revoke(tokens);
+        match self.settings.clock.timeout(self.settings.deadlines.refresh, revocation).await {
             Some(result) => result.map_err(RefreshError::into_shared),
             None => {
                 let what = match tokens.refresh_token() {
@@ -146,20 +146,27 @@ impl Inner {
 
     /// Takes the store's lock; waits as long as another process may need for a refresh.
     pub(super) async fn lease(&self, store: &dyn TokenStore) -> Result<Lease, Error> {
-        let patience = self.deadlines.refresh.saturating_add(self.deadlines.store);
+        let patience =
+            self.settings.deadlines.refresh.saturating_add(self.settings.deadlines.store);
         self.bounded(patience, "locked", store.lock()).await
     }
 
     /// Frees the store's lock, if we have it: the program may end right after.
     pub(super) async fn give_back(&self, lease: Option<Lease>) {
         let Some(lease) = lease else { return };
-        if self.clock.timeout(self.deadlines.store, lease.give_back()).await.is_none() {
+        if self
+            .settings
+            .clock
+            .timeout(self.settings.deadlines.store, lease.give_back())
+            .await
+            .is_none()
+        {
             tracing::warn!("the token store's lock could not be given back in time");
         }
     }
 
     pub(super) async fn load(&self, store: &dyn TokenStore) -> Result<Option<TokenSet>, Error> {
-        self.bounded(self.deadlines.store, "read", store.load()).await
+        self.bounded(self.settings.deadlines.store, "read", store.load()).await
     }
 
     /// Saves `tokens` over what may be there, or clears the store. Says `false` if something else is
@@ -181,12 +188,12 @@ impl Inner {
                     }
                 }
             };
-            let result = self.bounded(self.deadlines.store, "written", writing).await;
+            let result = self.bounded(self.settings.deadlines.store, "written", writing).await;
             tries += 1;
             if result.is_ok() || tries == 3 {
                 return result;
             }
-            self.clock.sleep(Duration::from_millis(100) * tries).await;
+            self.settings.clock.sleep(Duration::from_millis(100) * tries).await;
         }
     }
 
@@ -200,7 +207,7 @@ impl Inner {
             let message = format!("the token store could not be {what}{why}");
             Error::with_source(ErrorKind::Store, message, source)
         };
-        match self.clock.timeout(patience, work).await {
+        match self.settings.clock.timeout(patience, work).await {
             Some(result) => result.map_err(|source| error("", Some(source.into()))),
             None => Err(error(" in time", None)),
         }

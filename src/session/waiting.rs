@@ -66,9 +66,9 @@ impl Inner {
             }
             match patience.left {
                 Some(left) if !is_logging_in => {
-                    let start = self.clock.now();
-                    let change = self.clock.timeout(left, flight.changed()).await;
-                    let waited = self.clock.now().monotonic - start.monotonic;
+                    let start = self.settings.clock.now();
+                    let change = self.settings.clock.timeout(left, flight.changed()).await;
+                    let waited = self.settings.clock.now().monotonic - start.monotonic;
                     patience.spend(waited);
                     if change.is_none() {
                         let message = "the request's time was over before the refresh was";

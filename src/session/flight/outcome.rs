@@ -127,7 +127,7 @@ impl Flight {
         if let Some(store) = store {
             // A store that fails now is read again later: a dead session looks now and then.
             let stored = self.inner.load(store).await.unwrap_or_default();
-            let (now, policy) = (self.inner.clock.now(), &self.inner.policy);
+            let (now, policy) = (self.inner.settings.clock.now(), &self.inner.policy);
             let moved = {
                 let state = &self.inner.guarded.lock().state;
                 state.after_refusal(&self.ticket, sent, stored, policy, now)
@@ -175,7 +175,7 @@ impl Flight {
         // A flight that has lost against the user: then nobody has failed.
         let Some(duration) = duration else { return Arrival::Moved };
         let error = error.retry_in(Some(duration));
-        let now = self.inner.clock.now();
+        let now = self.inner.settings.clock.now();
         self.inner.guarded.lock().state.fail(&self.ticket, duration, error.clone(), now);
         tracing::warn!(%error, cool_down = ?duration, "the refresh failed");
         self.news.push(Event::RefreshFailed { error: error.clone() });
@@ -190,7 +190,7 @@ impl Flight {
         if self.has_lost() {
             return self.give_back(&tokens).await;
         }
-        let (now, policy) = (inner.clock.now(), &inner.policy);
+        let (now, policy) = (inner.settings.clock.now(), &inner.policy);
         let tokens = learn_ends(tokens, Provenance::Kept, now, policy);
         let generation = self.ticket.generation;
         // Where there was no access token before, there is none to keep it with.
@@ -210,7 +210,7 @@ impl Flight {
     pub(super) async fn log_in(&mut self, reason: LoginReason) -> Arrival {
         let inner = Arc::clone(&self.inner);
         let error = Error::login_required(reason.clone());
-        let now = inner.clock.now();
+        let now = inner.settings.clock.now();
         {
             let state = &mut inner.guarded.lock().state;
             if !state.die(&self.ticket, error.clone(), now) {
@@ -227,12 +227,13 @@ impl Flight {
         if self.has_lost() {
             return Arrival::Moved;
         }
-        let answer = inner.clock.timeout(inner.deadlines.login, hook(reason)).await;
+        let answer =
+            inner.settings.clock.timeout(inner.settings.deadlines.login, hook(reason)).await;
         if self.has_lost() {
             return Arrival::Moved;
         }
         let Some(Some(tokens)) = answer else { return Arrival::Failed(error) };
-        let (now, policy) = (inner.clock.now(), &inner.policy);
+        let (now, policy) = (inner.settings.clock.now(), &inner.policy);
         let tokens = learn_ends(tokens, Provenance::Kept, now, policy);
         match Credential::new(self.ticket.generation.next(), tokens, now, policy) {
             Ok(credential) => {
@@ -256,7 +257,7 @@ impl Flight {
         tracing::debug!(generation = %credential.generation, "new tokens");
         let (generation, expires_at) = (credential.generation, credential.tokens.expires_at());
         self.news.push(Event::Refreshed { generation, expires_at });
-        let (now, policy) = (self.inner.clock.now(), &self.inner.policy);
+        let (now, policy) = (self.inner.settings.clock.now(), &self.inner.policy);
         let login_due = self.inner.guarded.lock().state.login_due(policy, now);
         self.news.extend(login_due.map(|at| Event::LoginDue { at }));
     }
