@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod accounts;
 mod clock;
 mod discovery;
 mod error;
@@ -13,6 +14,7 @@ pub mod store;
 mod token;
 mod token_endpoint;
 
+pub use self::accounts::{Account, Accounts, AccountsBuilder};
 #[cfg(feature = "test-util")]
 pub use self::clock::ManualClock;
 pub use self::discovery::ServerMetadata;

@@ -1,6 +1,8 @@
 //! The way of a request: attach, send, judge, refresh, replay once.
 
+use std::borrow::Borrow;
 use std::future::ready;
+use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,6 +13,7 @@ use http::{Extensions, StatusCode};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next, Result};
 
+use crate::accounts::{Account, Accounts, Found};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::middleware::held::Held;
@@ -18,7 +21,7 @@ use crate::proto::credential::Credential;
 use crate::proto::origin::{Within, fingerprint, insecure};
 use crate::proto::provider::Judgement;
 use crate::proto::state::{AfterRejection, Need};
-use crate::session::{Answer, Patience, Session};
+use crate::session::{Answer, Patience, Session, Settings};
 
 mod held;
 
@@ -65,23 +68,76 @@ impl Middleware for Session {
         'next: 'answer,
         Self: 'answer,
     {
-        let need = match self.way_of(&request, extensions) {
-            Way::Guarded(need) => need,
-            Way::Outside => return Box::pin(self.send_outside(request, extensions, next)),
-            Way::Refused(error) => return Box::pin(ready(Err(error.into()))),
-            Way::Untouched => return next.run(request, extensions),
+        authenticate(self, request, extensions, next)
+    }
+}
+
+impl<K: Clone + Eq + Hash + Send + Sync + 'static> Middleware for Accounts<K> {
+    fn handle<'accounts, 'extensions, 'next, 'answer>(
+        &'accounts self,
+        mut request: Request,
+        extensions: &'extensions mut Extensions,
+        next: Next<'next>,
+    ) -> Answering<'answer>
+    where
+        'accounts: 'answer,
+        'extensions: 'answer,
+        'next: 'answer,
+        Self: 'answer,
+    {
+        let Some(Account(account)) = extensions.get::<Account<K>>() else {
+            return match self.settings().way_of(&request, extensions) {
+                Way::Guarded(_) => {
+                    let message = "the request names no account: it needs the extension Account";
+                    Box::pin(ready(Err(Error::configuration(message).into())))
+                }
+                Way::Refused(error) => Box::pin(ready(Err(error.into()))),
+                Way::Outside | Way::Untouched => next.run(request, extensions),
+            };
         };
-        let exchange = Exchange::new(self, &request, need);
-        match self.ask(&need) {
-            Answer::Credential(sent) => exchange.send(request, sent, extensions, next),
-            Answer::Fail(error) => Box::pin(ready(Err(error.into()))),
-            Answer::Wait(flight) => Box::pin(async move {
-                let (mut exchange, mut request) = (exchange, request);
-                let sent = self.wait(flight, need, &mut exchange.patience).await?;
-                exchange.patience.limit(&mut request);
-                exchange.send(request, sent, extensions, next).await
+        match self.find(account) {
+            Found::Session(session) => authenticate(session, request, extensions, next),
+            Found::Opening(opened) => Box::pin(async move {
+                let mut patience = Patience { left: request.timeout().copied() };
+                let session = self.opened(opened, &mut patience).await?;
+                patience.limit(&mut request);
+                authenticate(session, request, extensions, next).await
             }),
         }
+    }
+}
+
+/// The way of a request through a session.
+#[inline]
+fn authenticate<'a, S: Borrow<Session> + Send + 'a>(
+    session: S,
+    request: Request,
+    extensions: &'a mut Extensions,
+    next: Next<'a>,
+) -> Answering<'a> {
+    let settings = &session.borrow().inner.settings;
+    let need = match settings.way_of(&request, extensions) {
+        Way::Guarded(need) => need,
+        Way::Outside => {
+            let outside =
+                async move { session.borrow().send_outside(request, extensions, next).await };
+            return Box::pin(outside);
+        }
+        Way::Refused(error) => return Box::pin(ready(Err(error.into()))),
+        Way::Untouched => return next.run(request, extensions),
+    };
+    let answer = session.borrow().ask(&need);
+    let exchange = Exchange::new(session, &request, need);
+    match answer {
+        Answer::Credential(sent) => exchange.send(request, sent, extensions, next),
+        Answer::Fail(error) => Box::pin(ready(Err(error.into()))),
+        Answer::Wait(flight) => Box::pin(async move {
+            let (mut exchange, mut request) = (exchange, request);
+            let session = exchange.session.borrow();
+            let sent = session.wait(flight, need, &mut exchange.patience).await?;
+            exchange.patience.limit(&mut request);
+            exchange.send(request, sent, extensions, next).await
+        }),
     }
 }
 
@@ -94,8 +150,8 @@ enum Way {
 }
 
 /// One request on its way: attach, send, judge, refresh, replay once.
-struct Exchange<'a> {
-    session: &'a Session,
+struct Exchange<S> {
+    session: S,
     need: Need,
     /// A copy to send again; made before the token goes in, and only where it may be needed.
     spare: Option<Request>,
@@ -104,31 +160,34 @@ struct Exchange<'a> {
     patience: Patience,
 }
 
-impl<'a> Exchange<'a> {
+impl<S: Borrow<Session> + Send> Exchange<S> {
     #[inline]
-    fn new(session: &'a Session, request: &Request, need: Need) -> Self {
-        let spare = if session.inner.settings.replay { request.try_clone() } else { None };
+    fn new(session: S, request: &Request, need: Need) -> Self {
+        let spare = if session.borrow().inner.settings.replay { request.try_clone() } else { None };
         let asked = if spare.is_none() { Some(fingerprint(request.url())) } else { None };
         let patience = Patience { left: request.timeout().copied() };
         Self { session, need, spare, asked, patience }
     }
 
     #[inline]
-    fn send(
+    fn send<'a>(
         self,
         mut request: Request,
         sent: Option<Arc<Credential>>,
         extensions: &'a mut Extensions,
         next: Next<'a>,
-    ) -> Answering<'a> {
+    ) -> Answering<'a>
+    where
+        S: 'a,
+    {
         attach(&mut request, sent.as_deref());
         if self.need.new {
             extensions.remove::<Authenticate>();
         }
-        let start = self.patience.left.map(|_| self.session.inner.settings.clock.now());
+        let start = self.patience.left.map(|_| self.session.borrow().inner.settings.clock.now());
         Box::pin(async move {
             let response = next.clone().run(request, &mut *extensions).await?;
-            let provider = &self.session.inner.settings.provider;
+            let provider = &self.session.borrow().inner.settings.provider;
             match provider.judge(response.status(), response.headers()) {
                 Judgement::Accepted => Ok(response),
                 judgement => {
@@ -149,7 +208,7 @@ impl<'a> Exchange<'a> {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
-        let clock = &self.session.inner.settings.clock;
+        let clock = &self.session.borrow().inner.settings.clock;
         if let Some(start) = start {
             self.patience.spend(clock.now().monotonic - start.monotonic);
         }
@@ -163,11 +222,11 @@ impl<'a> Exchange<'a> {
                 return Ok(answer.into_response());
             }
         }
-        let verdict = self.session.after_rejection(sent.as_deref(), self.spare.is_some());
+        let verdict = self.session.borrow().after_rejection(sent.as_deref(), self.spare.is_some());
         let mut request = match (verdict, self.spare.take()) {
             (AfterRejection::Refresh | AfterRejection::Replay, Some(spare)) => spare,
             (AfterRejection::RefreshBehind, _) => {
-                self.session.refresh_behind();
+                self.session.borrow().refresh_behind();
                 return Ok(answer.into_response());
             }
             _ => return Ok(answer.into_response()),
@@ -175,7 +234,7 @@ impl<'a> Exchange<'a> {
         answer.read(clock, self.patience.left).await;
         self.patience.spend(answer.taken);
         let need = Need { new: false, ..self.need };
-        match self.session.credential(need, &mut self.patience).await {
+        match self.session.borrow().credential(need, &mut self.patience).await {
             Ok(Some(credential)) => {
                 attach(&mut request, Some(&credential));
                 self.patience.limit(&mut request);
@@ -198,14 +257,14 @@ impl<'a> Exchange<'a> {
     }
 }
 
-impl Session {
+impl Settings {
     #[inline]
     fn way_of(&self, request: &Request, extensions: &Extensions) -> Way {
         let wish = extensions.get::<Authenticate>();
         if wish == Some(&Authenticate::Never) || request.headers().contains_key(AUTHORIZATION) {
             return Way::Untouched;
         }
-        match self.inner.settings.reach.of(request.url()) {
+        match self.reach.of(request.url()) {
             Within::Allowed => {}
             Within::Insecure => return Way::Refused(insecure(request.url())),
             Within::Outside => return Way::Outside,
@@ -220,7 +279,9 @@ impl Session {
             Some(Authenticate::ValidFor(time)) => Way::Guarded(Need { valid_for: *time, ..need }),
         }
     }
+}
 
+impl Session {
     fn after_rejection(&self, sent: Option<&Credential>, replayable: bool) -> AfterRejection {
         let now = self.inner.settings.clock.now();
         let generation = sent.map(|credential| credential.generation);

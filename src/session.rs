@@ -10,7 +10,7 @@ use reqwest::Request;
 use tokio::sync::{broadcast, watch};
 
 use crate::clock::Clock;
-use crate::error::{Error, LoginReason};
+use crate::error::{Error, ErrorKind, LoginReason};
 use crate::proto::credential::{Age, Credential};
 use crate::proto::origin::Reach;
 use crate::proto::policy::Policy;
@@ -232,6 +232,18 @@ impl Session {
         Events::new(sender.subscribe())
     }
 
+    /// Whether nothing is lost without this handle: it is the last, nothing runs, and what there is
+    /// can be had again.
+    pub(crate) fn is_expendable(&self) -> bool {
+        let inner = &self.inner;
+        let is_last = Arc::strong_count(inner) == 1;
+        let state = &inner.guarded.lock().state;
+        let is_elsewhere = inner.store.is_some()
+            || state.credential().is_none()
+            || !inner.policy.needs_refresh_token;
+        is_last && is_elsewhere && !state.is_unsaved()
+    }
+
     async fn tokens_for(&self, need: Need) -> Result<TokenSet, Error> {
         match self.credential(need, &mut Patience::unlimited()).await? {
             Some(credential) => Ok(credential.tokens.clone()),
@@ -360,6 +372,13 @@ pub(crate) struct Settings {
     deadlines: Deadlines,
 }
 
+impl Settings {
+    /// How long one access to a store may take.
+    pub(crate) fn store_timeout(&self) -> Duration {
+        self.deadlines.store
+    }
+}
+
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadlines {
@@ -423,6 +442,20 @@ pub(crate) struct Patience {
 impl Patience {
     pub(crate) const fn unlimited() -> Self {
         Self { left: None }
+    }
+
+    /// The output of `work`, if it comes before the request's time is over.
+    pub(crate) async fn within<F: Future>(
+        &mut self,
+        clock: &Clock,
+        work: F,
+    ) -> Result<F::Output, Error> {
+        let Some(left) = self.left else { return Ok(work.await) };
+        let start = clock.now();
+        let output = clock.timeout(left, work).await;
+        self.spend(clock.now().monotonic - start.monotonic);
+        let message = "the request's time was over before the refresh was";
+        output.ok_or_else(|| Error::new(ErrorKind::TimedOut, message))
     }
 
     /// Gives a request what is left.

@@ -292,6 +292,13 @@ impl SessionBuilder {
     }
 }
 
+impl SessionBuilder {
+    /// What the sessions share that are built from clones of this builder.
+    pub(crate) fn settings(&self) -> Result<Arc<Settings>, Error> {
+        Ok(self.draft.common()?.settings)
+    }
+}
+
 impl Draft {
     fn common(&self) -> Result<Common, Error> {
         if let Some(common) = self.common.get() {

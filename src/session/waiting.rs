@@ -64,19 +64,10 @@ impl Inner {
                 // Only who has no token that is alive waits for a person: look again.
                 Some(_) => return Ok(Arrival::Read),
             }
-            match patience.left {
-                Some(left) if !is_logging_in => {
-                    let start = self.settings.clock.now();
-                    let change = self.settings.clock.timeout(left, flight.changed()).await;
-                    let waited = self.settings.clock.now().monotonic - start.monotonic;
-                    patience.spend(waited);
-                    if change.is_none() {
-                        let message = "the request's time was over before the refresh was";
-                        return Err(Error::new(ErrorKind::TimedOut, message));
-                    }
-                }
-                // The channel cannot close before it has said that the flight landed.
-                _ => drop(flight.changed().await),
+            // The channel cannot close before it has said that the flight landed.
+            match is_logging_in {
+                true => drop(flight.changed().await),
+                false => drop(patience.within(&self.settings.clock, flight.changed()).await?),
             }
         }
     }

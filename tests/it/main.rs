@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub)] // a binary: nothing of it can be reached
 
+mod accounts;
 mod attaching;
 mod bad_input;
 mod bad_parts;

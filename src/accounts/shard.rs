@@ -1,0 +1,89 @@
+//! A part of the accounts, behind one lock, and who of them is let go.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+use tokio::sync::watch;
+
+use crate::accounts::opening::Opened;
+use crate::session::Session;
+
+/// How many are looked at to find the one that was not used for the longest time.
+const SAMPLE: usize = 16;
+
+/// A part of the accounts.
+pub(super) struct Shard<K> {
+    pub(super) entries: HashMap<K, Entry>,
+    /// The open ones, each in its turn to be looked at.
+    turns: VecDeque<K>,
+}
+
+/// What there is for an account.
+pub(super) enum Entry {
+    Open { session: Session, used: u32 },
+    Opening(watch::Receiver<Opened>),
+}
+
+impl<K: Clone + Eq + Hash> Shard<K> {
+    pub(super) fn open(&mut self, account: K, session: Session, now: u32) {
+        self.turns.push_back(account.clone());
+        self.entries.insert(account, Entry::Open { session, used: now });
+    }
+
+    /// Looks at the next few. Lets go of who was idle for too long, or else, `if_full`, of the one
+    /// that was not used for the longest time. How many these were.
+    pub(super) fn make_room(&mut self, if_full: bool, idle_since: Option<u32>) -> usize {
+        // Two for each one that is opened: nobody escapes by the growth of the others.
+        let few = if if_full { SAMPLE } else { 2 };
+        let (evicted, oldest) = self.take_turns(few, idle_since);
+        match oldest {
+            Some(account) if if_full && evicted == 0 => {
+                self.entries.remove(&account);
+                1
+            }
+            oldest => {
+                self.turns.extend(oldest);
+                evicted
+            }
+        }
+    }
+
+    /// Lets go of everybody who was idle for too long. How many these were.
+    pub(super) fn evict_idle(&mut self, idle_since: Option<u32>) -> usize {
+        let (evicted, oldest) = self.take_turns(self.turns.len(), idle_since);
+        self.turns.extend(oldest);
+        evicted
+    }
+
+    /// How many of the next few were idle for too long and are gone; and out of turn, who of the
+    /// others may go and was not used for the longest time.
+    fn take_turns(&mut self, few: usize, idle_since: Option<u32>) -> (usize, Option<K>) {
+        let mut evicted = 0;
+        let mut oldest: Option<(u32, K)> = None;
+        for _ in 0..few.min(self.turns.len()) {
+            let Some(account) = self.turns.pop_front() else { break };
+            match self.entries.get(&account) {
+                // Nobody can begin to use it meanwhile: the shard is locked.
+                Some(Entry::Open { session, used }) if session.is_expendable() => {
+                    if idle_since.is_some_and(|since| *used <= since) {
+                        self.entries.remove(&account);
+                        evicted += 1;
+                    } else if oldest.as_ref().is_none_or(|(least, _)| used < least) {
+                        let newer = oldest.replace((*used, account));
+                        self.turns.extend(newer.map(|(_, account)| account));
+                    } else {
+                        self.turns.push_back(account);
+                    }
+                }
+                _ => self.turns.push_back(account),
+            }
+        }
+        (evicted, oldest.map(|(_, account)| account))
+    }
+}
+
+impl<K> Default for Shard<K> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), turns: VecDeque::new() }
+    }
+}

@@ -1,0 +1,420 @@
+//! Many accounts behind one client: whose token a request gets, how sessions are opened, and how they
+//! are let go.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use reqwest::Response;
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Result};
+use reqwest_refresh::{
+    Account, Accounts, AccountsBuilder, Authenticate, Error, ManualClock, Refresh, RefreshError,
+    RefreshFailure, ServerError, Session, SessionBuilder, TokenSet,
+};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use crate::support::{Api, Hook, SECOND, ScriptedStore, everybody_waits, outcome};
+
+type Name = &'static str;
+
+/// Accounts with a store each, over one server and one API.
+struct Bank {
+    clock: ManualClock,
+    vault: Vault,
+    api: Api,
+    accounts: Accounts<Name>,
+    client: ClientWithMiddleware,
+}
+
+/// Where the tokens of the accounts are, and what is done to open them.
+#[derive(Clone)]
+struct Vault {
+    stores: Arc<Mutex<HashMap<Name, ScriptedStore>>>,
+    opened: Arc<Mutex<Vec<Name>>>,
+    gate: Arc<Semaphore>,
+    hook: Hook,
+}
+
+impl Vault {
+    fn new() -> Self {
+        Self {
+            stores: Arc::default(),
+            opened: Arc::default(),
+            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            hook: Hook::declining(),
+        }
+    }
+
+    /// The store of an account, which began with `<name>-a0` and `<name>-r0`.
+    async fn store(&self, name: Name) -> ScriptedStore {
+        if let Some(store) = self.stores.lock().get(name) {
+            return store.clone();
+        }
+        let tokens = TokenSet::new(format!("{name}-a0"))
+            .with_refresh_token(format!("{name}-r0"))
+            .with_expires_in(3600 * SECOND);
+        let store = ScriptedStore::holding(tokens).await;
+        self.stores.lock().insert(name, store.clone());
+        store
+    }
+
+    async fn open(
+        self,
+        name: Name,
+        session: SessionBuilder,
+    ) -> std::result::Result<SessionBuilder, reqwest_refresh::StoreError> {
+        self.opened.lock().push(name);
+        drop(self.gate.acquire().await?);
+        match name {
+            "nobody" => Err("there is no such customer".into()),
+            "panic" => panic!("scripted panic"),
+            "no store" => Ok(session.tokens(TokenSet::new("a0").with_refresh_token("r0"))),
+            _ => Ok(self.hook.on(session.store(self.store(name).await))),
+        }
+    }
+}
+
+impl Bank {
+    fn new() -> Self {
+        Self::with(|builder| builder)
+    }
+
+    fn with(settings: impl FnOnce(AccountsBuilder<Name>) -> AccountsBuilder<Name>) -> Self {
+        let (clock, vault) = (ManualClock::new(), Vault::new());
+        let sessions = Session::builder(Server::default())
+            .allow_origin("https://api.test")
+            .clock(clock.clone())
+            .jitter(0.0);
+        let open = vault.clone();
+        let builder = Accounts::builder(sessions, move |name, it| open.clone().open(name, it));
+        let accounts = settings(builder).build().unwrap();
+        let api = Api::friendly();
+        let client = ClientBuilder::new(reqwest::Client::new())
+            .with(accounts.clone())
+            .with(api.clone())
+            .build();
+        Self { clock, vault, api, accounts, client }
+    }
+
+    async fn get(&self, name: Name) -> Result<Response> {
+        self.client.get("https://api.test/orders").with_extension(Account(name)).send().await
+    }
+
+    async fn outcome(&self, name: Name) -> String {
+        outcome(self.get(name).await)
+    }
+
+    fn spawn_get(&self, name: Name) -> JoinHandle<Result<Response>> {
+        let request = self.client.get("https://api.test/orders").with_extension(Account(name));
+        tokio::spawn(request.send())
+    }
+}
+
+/// Answers `<name>-a<n>` and `<name>-r<n>` for `<name>-r<n-1>`, if that is the newest. Whose name begins with
+/// `dead`, `down` or `slow` gets what that says.
+#[derive(Clone, Default)]
+struct Server {
+    rotations: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+#[async_trait]
+impl Refresh for Server {
+    async fn refresh(&self, tokens: &TokenSet) -> std::result::Result<TokenSet, RefreshError> {
+        let refresh_token = tokens.refresh_token().unwrap().to_owned();
+        let (name, number) = refresh_token.rsplit_once("-r").unwrap();
+        let refused = |failure| {
+            let server = ServerError::new(400, Some("scripted".into()));
+            Err(RefreshError::new(failure, "scripted").with_server_error(server))
+        };
+        match name {
+            "dead" => return refused(RefreshFailure::Terminal),
+            "down" => return refused(RefreshFailure::Unusable),
+            "slow" => std::future::pending().await,
+            _ => {}
+        }
+        let mut rotations = self.rotations.lock();
+        let newest = rotations.entry(name.to_owned()).or_default();
+        assert_eq!(number, newest.to_string(), "a refresh token of {name} was used twice");
+        *newest += 1;
+        Ok(TokenSet::new(format!("{name}-a{newest}"))
+            .with_refresh_token(format!("{name}-r{newest}"))
+            .with_expires_in(3600 * SECOND))
+    }
+}
+
+// ---- whose token ----
+
+/// K-06, C09.
+#[tokio::test]
+async fn k_06_a_request_gets_the_token_of_the_account_that_it_names() {
+    let bank = Bank::new();
+    for name in ["ann", "bob", "ann"] {
+        assert_eq!(bank.outcome(name).await, "200");
+    }
+    let ann = bank.accounts.session(&"ann").await.unwrap();
+    assert_eq!(ann.refresh().await.unwrap().access_token(), "ann-a1");
+    bank.get("ann").await.unwrap();
+    bank.get("bob").await.unwrap();
+    assert_eq!(bank.api.tokens(), ["ann-a0", "bob-a0", "ann-a0", "ann-a1", "bob-a0"]);
+    assert_eq!(*bank.vault.opened.lock(), ["ann", "bob"], "opened once each");
+    assert_eq!(bank.accounts.len(), 2);
+}
+
+/// K-06, K-02, K-03: no account is no token, and where one would be needed an error that says so.
+#[tokio::test]
+async fn k_06_a_request_that_names_no_account_gets_nobodys_token() {
+    let bank = Bank::new();
+    bank.get("ann").await.unwrap();
+    let get = |url| bank.client.get(url);
+    let error = get("https://api.test/").send().await.unwrap_err();
+    let error = Error::find(&error).unwrap();
+    assert!(error.to_string().contains("names no account"), "{error}");
+    // A key of another type is another thing.
+    let other = get("https://api.test/").with_extension(Account("ann".to_owned()));
+    assert_eq!(outcome(other.send().await), "configuration");
+    assert_eq!(outcome(get("http://api.test/").send().await), "200", "another origin");
+
+    get("https://elsewhere.test/").send().await.unwrap();
+    get("https://api.test/").with_extension(Authenticate::Never).send().await.unwrap();
+    get("https://api.test/").bearer_auth("mine").send().await.unwrap();
+    assert_eq!(bank.api.tokens(), ["ann-a0", "-", "-", "-", "mine"]);
+}
+
+// ---- opening ----
+
+/// K-20, K-21: whoever comes first may go away.
+#[tokio::test]
+async fn k_20_a_session_is_opened_once_for_all_who_wait_for_it() {
+    let bank = Bank::new();
+    bank.vault.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let first = bank.spawn_get("ann");
+    everybody_waits().await;
+    let others: Vec<_> = (0..10).map(|_| bank.spawn_get("ann")).collect();
+    let bob = bank.spawn_get("bob");
+    everybody_waits().await;
+    first.abort();
+    everybody_waits().await;
+    assert_eq!(bank.api.arrived(), 0);
+    bank.vault.gate.add_permits(100);
+    for other in others {
+        other.await.unwrap().unwrap();
+    }
+    bob.await.unwrap().unwrap();
+    assert_eq!(*bank.vault.opened.lock(), ["ann", "bob"]);
+}
+
+/// K-24: an error or a panic is for those who waited; the next request tries again.
+#[tokio::test]
+async fn k_24_a_session_that_cannot_be_opened_is_tried_again_by_the_next_request() {
+    for (name, kind, words) in [
+        ("nobody", "token store", "there is no such customer"),
+        ("panic", "refresh interrupted", "panicked"),
+    ] {
+        let bank = Bank::new();
+        bank.vault.gate.forget_permits(Semaphore::MAX_PERMITS);
+        let requests: Vec<_> = (0..5).map(|_| bank.spawn_get(name)).collect();
+        everybody_waits().await;
+        bank.vault.gate.add_permits(100);
+        for request in requests {
+            let error = request.await.unwrap().unwrap_err();
+            let error = anyhow::Error::new(Error::find(&error).unwrap().clone());
+            assert!(format!("{error:#}").contains(words), "{error:#}");
+            assert_eq!(error.downcast_ref::<Error>().unwrap().kind().to_string(), kind);
+        }
+        assert_eq!(*bank.vault.opened.lock(), [name]);
+        assert_eq!(bank.outcome(name).await, kind);
+        assert_eq!(bank.vault.opened.lock().len(), 2);
+        assert!(bank.accounts.is_empty());
+    }
+}
+
+/// K-46, K-24.
+#[tokio::test]
+async fn k_46_opening_is_bounded_by_the_requests_time_and_by_the_stores() {
+    let bank = Bank::new();
+    bank.vault.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let hasty = bank.client.get("https://api.test/").with_extension(Account("ann"));
+    let hasty = tokio::spawn(hasty.timeout(3 * SECOND).send());
+    let patient = bank.spawn_get("ann");
+    everybody_waits().await;
+    bank.clock.advance(3 * SECOND);
+    assert_eq!(outcome(hasty.await.unwrap()), "timed out");
+    bank.clock.advance(7 * SECOND);
+    assert_eq!(outcome(patient.await.unwrap()), "token store");
+    assert_eq!(bank.api.arrived(), 0);
+}
+
+// ---- one does not delay another ----
+
+/// K-20, K-54: dead, down, slow: each for itself.
+#[tokio::test]
+async fn k_20_what_happens_to_one_account_does_not_touch_another() {
+    for (name, while_it_lasts) in [
+        ("dead", Some("login required")),
+        ("down", Some("authorization server unavailable")),
+        ("slow", None),
+    ] {
+        let bank = Bank::new();
+        for name in [name, "ann"] {
+            bank.get(name).await.unwrap();
+        }
+        bank.clock.advance(3600 * SECOND);
+        let unlucky = bank.spawn_get(name);
+        everybody_waits().await;
+        assert_eq!(bank.outcome("ann").await, "200", "beside one that is {name}");
+        match while_it_lasts {
+            Some(kind) => assert_eq!(outcome(unlucky.await.unwrap()), kind),
+            None => assert!(!unlucky.is_finished()),
+        }
+        assert_eq!(bank.vault.hook.calls(), usize::from(name == "dead"));
+    }
+}
+
+/// K-23: a login that takes its time holds nobody up but its own account.
+#[tokio::test]
+async fn k_23_a_slow_login_of_one_account_does_not_delay_another() {
+    let server = Server::default();
+    let sessions =
+        Session::builder(server).allow_origin("https://api.test").clock(ManualClock::new());
+    let accounts = Accounts::builder(sessions, |name: Name, session| async move {
+        let tokens = TokenSet::new("ann-a0").with_refresh_token("ann-r0");
+        Ok(match name {
+            "ann" => session.tokens(tokens),
+            _ => session.on_login_required(|_| std::future::pending()),
+        })
+    });
+    let accounts = accounts.build().unwrap();
+    let api = Api::friendly();
+    let client =
+        ClientBuilder::new(reqwest::Client::new()).with(accounts).with(api.clone()).build();
+    let get = |name: Name| client.get("https://api.test/").with_extension(Account(name)).send();
+    let waiting = tokio::spawn(get("slow login"));
+    everybody_waits().await;
+    assert_eq!(outcome(get("ann").await), "200");
+    assert!(!waiting.is_finished());
+}
+
+// ---- letting go ----
+
+#[tokio::test]
+async fn an_idle_session_is_let_go_and_opened_again_with_its_newest_tokens() {
+    let bank = Bank::with(|accounts| accounts.idle_time(600 * SECOND));
+    bank.get("ann").await.unwrap();
+    bank.accounts.session(&"ann").await.unwrap().refresh().await.unwrap();
+    bank.clock.advance(599 * SECOND);
+    assert_eq!(bank.accounts.evict_idle(), 0, "used a moment before");
+    bank.get("ann").await.unwrap();
+    bank.clock.advance(599 * SECOND);
+    assert_eq!(bank.accounts.evict_idle(), 0);
+    bank.clock.advance(SECOND);
+    assert_eq!(bank.accounts.evict_idle(), 1);
+    assert!(bank.accounts.is_empty());
+    bank.get("ann").await.unwrap();
+    assert_eq!(bank.api.tokens(), ["ann-a0", "ann-a1", "ann-a1"]);
+    assert_eq!(bank.vault.opened.lock().len(), 2);
+}
+
+#[tokio::test]
+async fn opening_a_session_lets_go_of_idle_ones() {
+    let bank = Bank::with(|accounts| accounts.idle_time(600 * SECOND).capacity(10));
+    for name in ["ann", "bob", "cid"] {
+        bank.get(name).await.unwrap();
+    }
+    bank.clock.advance(600 * SECOND);
+    bank.get("dan").await.unwrap();
+    assert_eq!(bank.accounts.len(), 2, "two for one");
+    bank.get("eve").await.unwrap();
+    assert_eq!(bank.accounts.len(), 2, "nobody else was idle");
+}
+
+#[tokio::test]
+async fn beyond_the_capacity_the_longest_unused_goes() {
+    let bank = Bank::with(|accounts| accounts.capacity(3));
+    for name in ["ann", "bob", "cid", "ann"] {
+        bank.clock.advance(SECOND);
+        bank.get(name).await.unwrap();
+    }
+    for name in ["dan", "ann", "cid", "bob"] {
+        bank.clock.advance(SECOND);
+        bank.get(name).await.unwrap();
+        assert_eq!(bank.accounts.len(), 3);
+    }
+    assert_eq!(
+        *bank.vault.opened.lock(),
+        ["ann", "bob", "cid", "dan", "bob"],
+        "bob had to go, then dan"
+    );
+}
+
+/// K-60, K-21: nothing is let go that would be lost.
+#[tokio::test]
+async fn k_60_a_session_in_use_or_with_tokens_that_are_nowhere_else_is_not_let_go() {
+    let bank = Bank::with(|accounts| accounts.idle_time(Duration::ZERO).capacity(0));
+    let evicted_after = async |step: &str, expected| {
+        everybody_waits().await;
+        assert_eq!(bank.accounts.evict_idle(), expected, "{step}");
+    };
+    bank.get("no store").await.unwrap();
+    evicted_after("its tokens are nowhere else", 0).await;
+
+    let handle = bank.accounts.session(&"ann").await.unwrap();
+    evicted_after("somebody has a handle", 0).await;
+    let store = bank.vault.store("ann").await;
+    store.fail(&["save"]);
+    let refresh = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.refresh().await }
+    });
+    while !refresh.is_finished() {
+        everybody_waits().await;
+        bank.clock.advance(SECOND);
+    }
+    drop(handle);
+    evicted_after("its tokens are not saved", 0).await;
+    store.fail(&[]);
+    bank.accounts.session(&"ann").await.unwrap().settle().await.unwrap();
+    evicted_after("saved", 1).await;
+
+    bank.api.hold();
+    let request = bank.spawn_get("ann");
+    evicted_after("a request is on its way", 0).await;
+    bank.api.release();
+    request.await.unwrap().unwrap();
+    evicted_after("answered", 1).await;
+    assert_eq!(bank.api.tokens().last().unwrap(), "ann-a1");
+
+    bank.get("slow").await.unwrap();
+    bank.clock.advance(3600 * SECOND);
+    bank.spawn_get("slow").abort();
+    let waiting = bank.spawn_get("slow");
+    everybody_waits().await;
+    waiting.abort();
+    evicted_after("it refreshes, and nobody waits", 0).await;
+    assert_eq!(bank.accounts.len(), 2);
+}
+
+/// K-63.
+#[tokio::test]
+async fn k_63_debug_tells_how_many_and_nothing_else() {
+    let bank = Bank::new();
+    bank.get("ann").await.unwrap();
+    assert_eq!(format!("{:?}", bank.accounts), "Accounts { len: 1, .. }");
+}
+
+/// K-40: the replay is the account's, too.
+#[tokio::test]
+async fn k_40_a_rejected_token_is_refreshed_and_the_request_sent_again_for_its_account() {
+    let bank = Bank::new();
+    let api = Api::rejecting(&["ann-a0"]);
+    let client = ClientBuilder::new(reqwest::Client::new())
+        .with(bank.accounts.clone())
+        .with(api.clone())
+        .build();
+    let request = client.get("https://api.test/").with_extension(Account("ann"));
+    assert_eq!(outcome(request.send().await), "200");
+    assert_eq!(api.tokens(), ["ann-a0", "ann-a1"]);
+    assert_eq!(bank.vault.store("ann").await.access_token().await.as_deref(), Some("ann-a1"));
+}
