@@ -32,7 +32,7 @@ pub use self::session::{Event, Events, Session, SessionBuilder, Status};
 pub use self::store::{FileStore, FileStoreError};
 #[cfg(feature = "keyring")]
 pub use self::store::{KeyringStore, KeyringStoreError};
-pub use self::store::{Lease, MemoryStore, StoreError, TokenStore};
+pub use self::store::{Lease, MemoryStore, SharedRefreshToken, StoreError, TokenStore};
 #[cfg(feature = "redis")]
 pub use self::store::{RedisStore, RedisStoreError};
 pub use self::token::{ExposedTokenSet, Generation, TokenSet};

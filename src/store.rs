@@ -62,6 +62,7 @@ mod keyring;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+mod resources;
 
 #[cfg(feature = "file")]
 pub use self::file::{FileStore, FileStoreError};
@@ -70,6 +71,7 @@ pub use self::keyring::{KeyringStore, KeyringStoreError};
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisStore, RedisStoreError};
+pub use self::resources::SharedRefreshToken;
 
 /// Why a store could not do what it was asked.
 ///

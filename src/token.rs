@@ -192,6 +192,13 @@ impl TokenSet {
         self.with_refresh_token(refresh_token)
     }
 
+    /// The same access token with the refresh token of `other`.
+    pub(crate) fn with_refresh_token_of(mut self, other: &Self) -> Self {
+        self.refresh_token.clone_from(&other.refresh_token);
+        self.refresh_expires_at = other.refresh_expires_at;
+        self
+    }
+
     /// The same access token alone, and nothing about a refresh token's end.
     pub(crate) fn without_refresh_token(mut self) -> Self {
         self.refresh_token = None;

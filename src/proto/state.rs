@@ -291,14 +291,14 @@ impl State {
         self.standing = Standing::Good;
     }
 
-    /// Whether tokens from the store can be sent: alive, and not what was just rejected.
+    /// Whether tokens from the store are what a refresh was wanted for: alive, and with another
+    /// access token than the current one.
     fn is_usable(&self, kept: &Credential, now: &Moment) -> bool {
-        let is_rejected = self.rejected
-            && self
-                .credential
-                .as_ref()
-                .is_some_and(|current| current.tokens.access_token() == kept.tokens.access_token());
-        !is_rejected && kept.age(now) != Age::Expired
+        let is_another = self
+            .credential
+            .as_ref()
+            .is_none_or(|current| current.tokens.access_token() != kept.tokens.access_token());
+        is_another && kept.age(now) != Age::Expired
     }
 }
 

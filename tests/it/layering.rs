@@ -51,6 +51,7 @@ const LAYERS: &[&str] = &[
     "store/redis/link.rs",
     "store/redis/claim.rs",
     "store/redis.rs",
+    "store/resources.rs",
     "http_client.rs",
     "refresh.rs",
     "token_endpoint.rs",

@@ -36,6 +36,7 @@ mod quirks;
 mod redis_store;
 mod regressions;
 mod rejected;
+mod resources;
 mod revocation;
 mod secrets;
 mod signals;

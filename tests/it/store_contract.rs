@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use reqwest_refresh::store::contract;
-use reqwest_refresh::{Lease, MemoryStore, StoreError, TokenSet, TokenStore};
+use reqwest_refresh::{Lease, MemoryStore, SharedRefreshToken, StoreError, TokenSet, TokenStore};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::support::ScriptedStore;
@@ -17,6 +17,8 @@ async fn k_61_the_stores_in_memory_keep_the_contract() {
     let store = MemoryStore::new();
     contract::check(|| store.clone(), true).await;
     contract::check(|| store.clone(), false).await;
+    let shared = SharedRefreshToken::new(MemoryStore::new());
+    contract::check(|| shared.resource("orders"), true).await;
     let scripted = ScriptedStore::new();
     contract::check(|| scripted.clone(), true).await;
 }

@@ -346,6 +346,7 @@ fn k_61_what_a_flight_finds_in_the_store_is_a_table() {
         ("rejected, rotated elsewhere", "rejected", set_of(0), Some(set_of(0)), Some(set_of(9)), "adopt a9"),
         ("rejected, and stored", "rejected", set_of(0), None, Some(set_of(0)), "refresh r0"),
         ("rotated, and over again", "expired", set_of(0), Some(set_of(0)), Some(dead()), "refresh r9"),
+        ("only the refresh token is another", "expired", set_of(0), Some(set_of(0)), Some(set_of(0).with_refresh_token("r9")), "refresh r9"),
         ("logged out elsewhere", "expired", set_of(0), Some(set_of(0)), None, "login LoggedOut"),
         ("cannot be sent", "expired", set_of(0), None, Some(bad()), "store"),
         ("no token at all", "none", set_of(0), None, None, "login NeverLoggedIn"),

@@ -1,0 +1,162 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use crate::store::{Lease, StoreError, TokenStore, is_free};
+use crate::token::TokenSet;
+
+/// One refresh token for several resources, each with access tokens of its own.
+///
+/// Where an access token is good for one resource only (RFC 8707), or for one scope or audience, an
+/// account needs several at a time. Give each its own session, with a
+/// [`TokenEndpoint`](crate::TokenEndpoint) that
+/// [asks](crate::TokenEndpoint::with_parameter) for it, and with a store from here:
+///
+/// ```
+/// use reqwest_refresh::{ClientAuth, MemoryStore, Session, SharedRefreshToken, TokenEndpoint};
+///
+/// # fn main() -> Result<(), reqwest_refresh::Error> {
+/// let shared = SharedRefreshToken::new(MemoryStore::new());
+/// let session = |resource: &str| {
+///     TokenEndpoint::new("https://login.example.com/token", ClientAuth::none("app"))?
+///         .with_parameter("resource", resource)
+///         .map(Session::builder)?
+///         .allow_origin(resource)
+///         .store(shared.resource(resource))
+///         .build()
+/// };
+/// let orders = session("https://orders.example.com")?;
+/// let invoices = session("https://invoices.example.com")?;
+/// # Ok(()) }
+/// ```
+///
+/// Their refreshes come one after the other, each with the refresh token that the one before has
+/// got. An access token is never given to another resource. A login or logout by one of the sessions
+/// is found by the others at their next refresh.
+///
+/// What is kept in the store underneath is the newest refresh token with the access token that came
+/// with it; the other access tokens live in memory, and cost a refresh each after a restart.
+#[derive(Clone)]
+pub struct SharedRefreshToken {
+    store: Arc<dyn TokenStore>,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What this process has seen of one login.
+#[derive(Default)]
+struct Known {
+    /// The last set that was written, which has the newest refresh token.
+    newest: Option<TokenSet>,
+    /// The newest set of each resource. Their refresh tokens do not count.
+    sets: HashMap<String, TokenSet>,
+}
+
+/// The member by which a stored set tells whose access token it has.
+const RESOURCE: &str = "reqwest_refresh.resource";
+
+impl SharedRefreshToken {
+    /// Keeps the refresh token, and what came with it, in `store`.
+    pub fn new(store: impl TokenStore) -> Self {
+        Self { store: Arc::new(store), known: Arc::default() }
+    }
+
+    /// The store for the session of one resource. `name` is for this process and for those who share
+    /// the store; the server is not told.
+    pub fn resource(&self, name: &str) -> impl TokenStore + use<> {
+        Resource { name: name.into(), shared: self.clone() }
+    }
+}
+
+/// The view of one resource.
+struct Resource {
+    name: String,
+    shared: SharedRefreshToken,
+}
+
+impl Resource {
+    /// What `stored` is to this resource: its refresh token, and an access token only if it is ours.
+    fn view(&self, stored: TokenSet) -> TokenSet {
+        let known = &mut *self.shared.known.lock();
+        let newest = known.newest.as_ref().and_then(TokenSet::refresh_token);
+        if newest != stored.refresh_token() {
+            // Somebody else has refreshed, or logged in: perhaps as another user.
+            *known = Known::default();
+        }
+        let owner = stored.members().get(RESOURCE);
+        if owner.and_then(|owner| owner.as_str()) == Some(&self.name) {
+            let mut members = stored.members().clone();
+            members.remove(RESOURCE);
+            return stored.with_members(members);
+        }
+        let own = known.sets.get(&self.name).cloned();
+        own.unwrap_or_else(over).with_refresh_token_of(&stored)
+    }
+
+    /// `tokens`, marked as this resource's.
+    fn marked(&self, tokens: &TokenSet) -> TokenSet {
+        let mut members = tokens.members().clone();
+        members.insert(RESOURCE.to_owned(), self.name.clone().into());
+        tokens.clone().with_members(members)
+    }
+
+    fn keep(&self, tokens: &TokenSet) {
+        let known = &mut *self.shared.known.lock();
+        known.sets.insert(self.name.clone(), tokens.clone());
+        known.newest = Some(tokens.clone());
+    }
+
+    fn forget(&self) {
+        *self.shared.known.lock() = Known::default();
+    }
+}
+
+/// No access token that could be sent.
+fn over() -> TokenSet {
+    TokenSet::new("none").with_expires_at(SystemTime::UNIX_EPOCH)
+}
+
+#[async_trait]
+impl TokenStore for Resource {
+    async fn load(&self) -> Result<Option<TokenSet>, StoreError> {
+        let stored = self.shared.store.load().await?;
+        Ok(stored.map(|stored| self.view(stored)))
+    }
+
+    async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError> {
+        self.shared.store.save(&self.marked(tokens)).await?;
+        self.forget();
+        self.keep(tokens);
+        Ok(())
+    }
+
+    async fn clear(&self) -> Result<(), StoreError> {
+        self.forget();
+        self.shared.store.clear().await
+    }
+
+    async fn lock(&self) -> Result<Lease, StoreError> {
+        self.shared.store.lock().await
+    }
+
+    async fn replace(
+        &self,
+        before: Option<&TokenSet>,
+        tokens: &TokenSet,
+    ) -> Result<bool, StoreError> {
+        // What is compared is what the caller has seen; what is replaced is what is there.
+        let stored = self.shared.store.load().await?;
+        let seen = stored.clone().map(|stored| self.view(stored));
+        if !is_free(seen.as_ref(), before, tokens) {
+            return Ok(false);
+        }
+        let marked = self.marked(tokens);
+        let is_replaced = self.shared.store.replace(stored.as_ref(), &marked).await?;
+        if is_replaced {
+            self.keep(tokens);
+        }
+        Ok(is_replaced)
+    }
+}

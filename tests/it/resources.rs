@@ -1,0 +1,211 @@
+//! Several resources over one refresh token (X17): their refreshes come one after the other, and
+//! no access token goes to another resource.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use reqwest_middleware::ClientWithMiddleware;
+use reqwest_refresh::{
+    ManualClock, Refresh, RefreshError, RefreshFailure, ServerError, Session, SharedRefreshToken,
+    TokenSet, TokenStore,
+};
+use tokio::sync::Semaphore;
+
+use crate::support::{Api, Rig, SECOND, ScriptedStore, everybody_waits, outcome};
+
+/// A server that rotates one refresh token, ends the session when an old one comes back, and gives
+/// each access token for one resource.
+#[derive(Clone)]
+struct Server {
+    user: Arc<Mutex<&'static str>>,
+    number: Arc<Mutex<usize>>,
+    sent: Arc<Mutex<Vec<String>>>,
+    gate: Arc<Semaphore>,
+}
+
+/// Its token endpoint, asked for one resource.
+struct For(Server, &'static str);
+
+impl Server {
+    fn new() -> Self {
+        Self {
+            user: Arc::new(Mutex::new("ann")),
+            number: Arc::default(),
+            sent: Arc::default(),
+            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+        }
+    }
+
+    /// The tokens of a login, which are for `resource`.
+    fn log_in(&self, user: &'static str, resource: &str) -> TokenSet {
+        *self.user.lock() = user;
+        self.next(resource)
+    }
+
+    fn next(&self, resource: &str) -> TokenSet {
+        let (user, mut number) = (*self.user.lock(), self.number.lock());
+        *number += 1;
+        TokenSet::new(format!("{user}-{resource}-{number}"))
+            .with_refresh_token(format!("{user}-r{number}"))
+            .with_expires_in(3600 * SECOND)
+    }
+}
+
+#[async_trait]
+impl Refresh for For {
+    async fn refresh(&self, tokens: &TokenSet) -> Result<TokenSet, RefreshError> {
+        let Self(server, resource) = self;
+        let refresh_token = tokens.refresh_token().unwrap().to_owned();
+        server.sent.lock().push(refresh_token.clone());
+        drop(server.gate.acquire().await.unwrap());
+        let newest = format!("{}-r{}", server.user.lock(), server.number.lock());
+        if refresh_token == newest {
+            return Ok(server.next(resource));
+        }
+        let reuse = ServerError::new(400, Some("invalid_grant".into()));
+        Err(RefreshError::new(RefreshFailure::Terminal, "reuse").with_server_error(reuse))
+    }
+}
+
+/// A user of three resources.
+struct User {
+    clock: ManualClock,
+    server: Server,
+    store: ScriptedStore,
+    api: Api,
+    sessions: Vec<(Session, ClientWithMiddleware)>,
+}
+
+const RESOURCES: [&str; 3] = ["orders", "invoices", "stock"];
+
+impl User {
+    async fn logged_in() -> Self {
+        let user = Self::over(Server::new(), ScriptedStore::new());
+        let (orders, _) = &user.sessions[0];
+        orders.set_tokens(user.server.log_in("ann", "orders")).await.unwrap();
+        user
+    }
+
+    fn over(server: Server, store: ScriptedStore) -> Self {
+        let (clock, api) = (ManualClock::new(), Api::friendly());
+        let shared = SharedRefreshToken::new(store.clone());
+        let session = |resource| {
+            let session = Session::builder(For(server.clone(), resource))
+                .allow_origin(format!("https://{resource}.test"))
+                .store(shared.resource(resource))
+                .clock(clock.clone())
+                .jitter(0.0)
+                .build()
+                .unwrap();
+            let client = Rig::client(&session, &api);
+            (session, client)
+        };
+        let sessions = RESOURCES.map(session).into();
+        Self { clock, server, store, api, sessions }
+    }
+
+    /// One request to each resource, all at once.
+    async fn ask_all(&self) {
+        let requests: Vec<_> = RESOURCES
+            .iter()
+            .zip(&self.sessions)
+            .map(|(resource, (_, client))| {
+                let request = client.get(format!("https://{resource}.test/")).send();
+                tokio::spawn(request)
+            })
+            .collect();
+        for request in requests {
+            assert_eq!(outcome(request.await.unwrap()), "200");
+        }
+    }
+
+    /// Nobody got what is not his.
+    fn check_tokens(&self, user: &str) {
+        for seen in self.api.seen() {
+            let resource = seen.url.host_str().unwrap().trim_end_matches(".test").to_owned();
+            let token = seen.token().unwrap();
+            assert!(token.starts_with(&format!("{user}-{resource}-")), "{token} at {resource}");
+        }
+    }
+}
+
+/// X17, K-61: a refresh each, never with the same refresh token.
+#[tokio::test]
+async fn x17_resources_share_a_refresh_token_and_no_access_token() {
+    let user = User::logged_in().await;
+    user.ask_all().await;
+    assert_eq!(*user.server.sent.lock(), ["ann-r1", "ann-r2"], "the login was for one of them");
+    for life in 1..=3 {
+        user.clock.advance(3600 * SECOND);
+        user.ask_all().await;
+        assert_eq!(user.server.sent.lock().len(), 2 + 3 * life);
+    }
+    user.check_tokens("ann");
+    let mut sent = user.server.sent.lock().clone();
+    sent.dedup();
+    assert_eq!(sent.len(), 11, "nothing was sent twice: {sent:?}");
+}
+
+/// X17: while one resource refreshes, the others wait only if they need a refresh themselves.
+#[tokio::test]
+async fn x17_a_refresh_waits_for_that_of_another_resource() {
+    let user = User::logged_in().await;
+    user.ask_all().await;
+    user.server.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let refreshes: Vec<_> = user.sessions[..2]
+        .iter()
+        .map(|(session, _)| {
+            let session = session.clone();
+            tokio::spawn(async move { session.refresh().await.unwrap() })
+        })
+        .collect();
+    everybody_waits().await;
+    assert_eq!(user.server.sent.lock().len(), 3, "one at a time");
+    user.ask_all().await;
+    user.server.gate.add_permits(100);
+    let mut tokens = Vec::new();
+    for refresh in refreshes {
+        tokens.push(refresh.await.unwrap().access_token().to_owned());
+    }
+    assert_eq!(tokens, ["ann-orders-4", "ann-invoices-5"], "who wants a new one gets a new one");
+}
+
+/// X17, K-28: after a restart there is one access token, and only its owner uses it.
+#[tokio::test]
+async fn x17_a_stored_access_token_is_for_the_resource_that_stored_it() {
+    let before = User::logged_in().await;
+    before.ask_all().await;
+    let user = User::over(before.server.clone(), before.store.clone());
+    user.ask_all().await;
+    user.check_tokens("ann");
+    let owners = user.server.sent.lock().len();
+    assert_eq!(owners, 2 + 2, "one of them needed no refresh");
+    let stored = user.store.memory.load().await.unwrap().unwrap();
+    assert!(!format!("{:?}", user.sessions[0].0.current_tokens()).contains("reqwest_refresh"));
+    assert!(format!("{stored:?}").contains("reqwest_refresh.resource"));
+}
+
+/// X17, C09: what is left of one user is not for the next.
+#[tokio::test]
+async fn x17_after_another_login_no_access_token_of_the_user_before_is_used() {
+    for elsewhere in [false, true] {
+        let user = User::logged_in().await;
+        user.ask_all().await;
+        let tokens = user.server.log_in("bob", "orders");
+        if elsewhere {
+            let other = User::over(user.server.clone(), user.store.clone());
+            other.sessions[0].0.set_tokens(tokens).await.unwrap();
+        } else {
+            user.sessions[0].0.set_tokens(tokens).await.unwrap();
+        }
+        // Until then the others do not know.
+        user.clock.advance(3600 * SECOND + Duration::from_nanos(1));
+        let seen = user.api.seen().len();
+        user.ask_all().await;
+        for seen in &user.api.seen()[seen..] {
+            assert!(seen.token().unwrap().starts_with("bob-"), "{:?}", seen.token());
+        }
+    }
+}
