@@ -154,7 +154,10 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
     /// no more and wants its memory back.
     pub fn evict_idle(&self) -> usize {
         let idle_since = self.inner.idle_since();
-        let evict = |shard: &Mutex<Shard<K>>| shard.lock().evict_idle(idle_since);
+        let evict = |shard: &Mutex<Shard<K>>| {
+            let evicted = shard.lock().evict_idle(idle_since);
+            evicted.len()
+        };
         let evicted = self.inner.shards.iter().map(evict).sum();
         self.inner.count.fetch_sub(evicted, Ordering::Relaxed);
         evicted
@@ -217,7 +220,8 @@ impl<K: Clone + Eq + Hash> Inner<K> {
         shard.open(account, session, now);
         let is_full = self.count.fetch_add(1, Ordering::Relaxed) >= self.capacity;
         let evicted = shard.make_room(is_full, self.idle_since());
-        self.count.fetch_sub(evicted, Ordering::Relaxed);
+        drop(shard);
+        self.count.fetch_sub(evicted.len(), Ordering::Relaxed);
     }
 
     /// In seconds since these accounts were built.

@@ -30,35 +30,34 @@ impl<K: Clone + Eq + Hash> Shard<K> {
         self.entries.insert(account, Entry::Open { session, used: now });
     }
 
-    /// Looks at the next few. Lets go of who was idle for too long, or else, `if_full`, of the one
-    /// that was not used for the longest time. How many these were.
-    pub(super) fn make_room(&mut self, if_full: bool, idle_since: Option<u32>) -> usize {
+    /// Looks at the next few, and takes out who was idle for too long, or else, `if_full`, the one
+    /// that was not used for the longest time.
+    ///
+    /// To be dropped when the shard is free again: a store of the user's goes with each.
+    pub(super) fn make_room(&mut self, if_full: bool, idle_since: Option<u32>) -> Vec<Entry> {
         // Two for each one that is opened: nobody escapes by the growth of the others.
         let few = if if_full { SAMPLE } else { 2 };
-        let (evicted, oldest) = self.take_turns(few, idle_since);
+        let (mut evicted, oldest) = self.take_turns(few, idle_since);
         match oldest {
-            Some(account) if if_full && evicted == 0 => {
-                self.entries.remove(&account);
-                1
+            Some(account) if if_full && evicted.is_empty() => {
+                evicted.extend(self.entries.remove(&account));
             }
-            oldest => {
-                self.turns.extend(oldest);
-                evicted
-            }
+            oldest => self.turns.extend(oldest),
         }
+        evicted
     }
 
-    /// Lets go of everybody who was idle for too long. How many these were.
-    pub(super) fn evict_idle(&mut self, idle_since: Option<u32>) -> usize {
+    /// Takes out everybody who was idle for too long.
+    pub(super) fn evict_idle(&mut self, idle_since: Option<u32>) -> Vec<Entry> {
         let (evicted, oldest) = self.take_turns(self.turns.len(), idle_since);
         self.turns.extend(oldest);
         evicted
     }
 
-    /// How many of the next few were idle for too long and are gone; and out of turn, who of the
-    /// others may go and was not used for the longest time.
-    fn take_turns(&mut self, few: usize, idle_since: Option<u32>) -> (usize, Option<K>) {
-        let mut evicted = 0;
+    /// Those of the next few that were idle for too long; and, out of turn, who of the others may
+    /// go and was not used for the longest time.
+    fn take_turns(&mut self, few: usize, idle_since: Option<u32>) -> (Vec<Entry>, Option<K>) {
+        let mut evicted = Vec::new();
         let mut oldest: Option<(u32, K)> = None;
         for _ in 0..few.min(self.turns.len()) {
             let Some(account) = self.turns.pop_front() else { break };
@@ -66,8 +65,7 @@ impl<K: Clone + Eq + Hash> Shard<K> {
                 // Nobody can begin to use it meanwhile: the shard is locked.
                 Some(Entry::Open { session, used }) if session.is_expendable() => {
                     if idle_since.is_some_and(|since| *used <= since) {
-                        self.entries.remove(&account);
-                        evicted += 1;
+                        evicted.extend(self.entries.remove(&account));
                     } else if oldest.as_ref().is_none_or(|(least, _)| used < least) {
                         let newer = oldest.replace((*used, account));
                         self.turns.extend(newer.map(|(_, account)| account));
