@@ -8,7 +8,9 @@ use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderValue};
 use reqwest::{Method, Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next, Result};
-use reqwest_refresh::{Refresh, RefreshError, Session, SessionBuilder, TokenSet};
+use reqwest_refresh::{
+    Account, Accounts, Refresh, RefreshError, Session, SessionBuilder, TokenSet,
+};
 
 const ORIGIN: &str = "https://api.test";
 const TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJub2RlIjoiZXhlY3V0b3IxIn0.c2lnbmF0dXJl";
@@ -22,6 +24,53 @@ pub(crate) fn request() -> Request {
     headers.insert("user-agent", HeaderValue::from_static("hot-path"));
     headers.insert("x-request-id", HeaderValue::from_static("0123456789abcdef"));
     request
+}
+
+/// A way in which the request is sent.
+pub(crate) struct Way {
+    pub(crate) name: &'static str,
+    /// The way that does only what this one cannot leave out.
+    pub(crate) compared_with: &'static str,
+    pub(crate) client: ClientWithMiddleware,
+    account: Option<u64>,
+}
+
+impl Way {
+    fn new(
+        name: &'static str,
+        compared_with: &'static str,
+        client: ClientWithMiddleware,
+        account: Option<u64>,
+    ) -> Self {
+        Self { name, compared_with, client, account }
+    }
+
+    /// What goes with a request.
+    pub(crate) fn extensions(&self) -> Extensions {
+        let mut extensions = Extensions::new();
+        if let Some(account) = self.account {
+            extensions.insert(Account(account));
+        }
+        extensions
+    }
+}
+
+/// All of them.
+pub(crate) fn ways() -> Vec<Way> {
+    vec![
+        Way::new("bare", "floor", bare(), None),
+        Way::new("ready_header", "floor", through(Inserting::new()), None),
+        Way::new("floor", "floor", through(Floor::new()), None),
+        Way::new("session", "floor", through(session(|builder| builder)), None),
+        Way::new(
+            "session_without_replay",
+            "ready_header",
+            through(session(|builder| builder.replay(false))),
+            None,
+        ),
+        Way::new("accounts", "session", through(accounts()), Some(7)),
+        Way::new("by_hand", "floor", through(ByHand::new()), None),
+    ]
 }
 
 /// (a) Nothing between the client and the answer.
@@ -128,10 +177,21 @@ impl Middleware for ByHand {
 
 /// (d) (e) A session with a fresh token.
 pub(crate) fn session(settings: impl FnOnce(SessionBuilder) -> SessionBuilder) -> Session {
-    let tokens = TokenSet::new(TOKEN)
-        .with_refresh_token("refresh")
-        .with_expires_in(Duration::from_secs(3600));
-    settings(Session::builder(Never).tokens(tokens).allow_origin(ORIGIN)).build().unwrap()
+    settings(Session::builder(Never).tokens(tokens()).allow_origin(ORIGIN)).build().unwrap()
+}
+
+fn tokens() -> TokenSet {
+    TokenSet::new(TOKEN).with_refresh_token("refresh").with_expires_in(Duration::from_secs(3600))
+}
+
+/// (g) One of many accounts.
+pub(crate) fn accounts() -> Accounts<u64> {
+    let sessions = Session::builder(Never).allow_origin(ORIGIN);
+    let open = |_, session: SessionBuilder| async move { Ok(session.tokens(tokens())) };
+    let accounts = Accounts::builder(sessions, open).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(accounts.session(&7)).unwrap();
+    accounts
 }
 
 /// A token endpoint that is never asked.
