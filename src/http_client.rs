@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, RefreshError, RefreshFailure};
 use crate::proto::grant::{Answer, retry_after};
 use crate::proto::policy::LONGEST_PAUSE;
+use crate::secret::SecretBytes;
 
 /// A client that is cookie-less, follows no redirect, keeps no idle connection, and reads no more
 /// than 1 MiB of an answer. Its clones are the same client.
@@ -24,7 +25,7 @@ pub(crate) struct HttpClient {
 pub(crate) struct HttpAnswer {
     pub(crate) status: u16,
     headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: SecretBytes,
 }
 
 impl HttpClient {
@@ -42,13 +43,13 @@ impl HttpClient {
         let lost = |error| not_answered(error, peer);
         let mut response = self.client(peer)?.execute(request).await.map_err(lost)?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let mut body = Vec::new();
+        let mut body = SecretBytes::default();
         while let Some(chunk) = response.chunk().await.map_err(lost)? {
             if body.len() + chunk.len() > LARGEST_ANSWER {
                 let message = format!("the answer of {peer} is larger than 1 MiB");
                 return Err(RefreshError::new(RefreshFailure::Unusable, message));
             }
-            body.extend_from_slice(&chunk);
+            body.push(&chunk);
         }
         Ok(HttpAnswer { status, headers, body })
     }

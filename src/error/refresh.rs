@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, LoginReason, Source};
+use crate::secret::secret;
 
 /// The error answer of a token endpoint (RFC 6749 §5.2).
 ///
@@ -140,7 +141,7 @@ impl RefreshError {
     /// one, which is used up.
     #[must_use]
     pub fn with_refresh_token(mut self, refresh_token: impl Into<String>) -> Self {
-        self.refresh_token = Some(refresh_token.into().into());
+        self.refresh_token = Some(secret(refresh_token));
         self
     }
 

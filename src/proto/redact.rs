@@ -1,6 +1,7 @@
 //! Takes everything that looks like a secret out of a server's text.
 
-use serde_json::Value;
+use secrecy::zeroize::Zeroizing;
+use serde_json::{Map, Value};
 
 const HIDDEN: &str = "[hidden]";
 /// A run of this many token characters is taken for a token, known or not.
@@ -14,25 +15,23 @@ const LONGEST: usize = 256;
 /// digiRunner and old Spring servers echo the whole refresh token in `error_description`, others
 /// cut it; what remains of a cut one is still taken out while it is long enough to be of use.
 pub(crate) fn text(text: &str, secrets: &[&str]) -> String {
-    let mut clean = text.to_owned();
+    let mut clean = Zeroizing::new(text.to_owned());
     let mut secrets: Vec<_> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
     // The longest first: one may be the beginning of another.
     secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
     for secret in secrets {
-        clean = clean.replace(secret, HIDDEN);
+        clean = clean.replace(secret, HIDDEN).into();
     }
     let mut out = String::new();
-    let mut run = String::new();
-    for character in clean.chars().chain([' ']) {
-        if is_token_character(character) {
-            run.push(character);
-            continue;
-        }
-        out.push_str(if is_suspicious(&run) { HIDDEN } else { &run });
-        run.clear();
-        out.push(if character.is_control() { ' ' } else { character });
+    let mut rest = clean.as_str();
+    while !rest.is_empty() {
+        let end = rest.find(|character| !is_token_character(character)).unwrap_or(rest.len());
+        let (run, other) = rest.split_at(end);
+        out.push_str(if is_suspicious(run) { HIDDEN } else { run });
+        let mut others = other.chars();
+        out.extend(others.next().map(|other| if other.is_control() { ' ' } else { other }));
+        rest = others.as_str();
     }
-    out.pop();
     if let Some((end, _)) = out.char_indices().nth(LONGEST) {
         out.truncate(end);
         out.push('…');
@@ -40,16 +39,17 @@ pub(crate) fn text(text: &str, secrets: &[&str]) -> String {
     out
 }
 
-/// `value` with every text in it, names included, made clean.
-pub(crate) fn value(value: Value, secrets: &[&str]) -> Value {
+/// `members` with every text in them, names included, made clean.
+pub(crate) fn members(members: &Map<String, Value>, secrets: &[&str]) -> Map<String, Value> {
+    members.iter().map(|(name, member)| (text(name, secrets), value(member, secrets))).collect()
+}
+
+fn value(value: &Value, secrets: &[&str]) -> Value {
     match value {
-        Value::String(string) => text(&string, secrets).into(),
-        Value::Array(items) => items.into_iter().map(|item| self::value(item, secrets)).collect(),
-        Value::Object(members) => members
-            .into_iter()
-            .map(|(name, member)| (text(&name, secrets), self::value(member, secrets)))
-            .collect(),
-        other => other,
+        Value::String(string) => text(string, secrets).into(),
+        Value::Array(items) => items.iter().map(|item| self::value(item, secrets)).collect(),
+        Value::Object(object) => members(object, secrets).into(),
+        other => other.clone(),
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn k_63_nested_members_are_cleaned_too() {
-        let clean = value(serde_json::json!({"abc": [{"x": "abc"}], "n": 1}), &["abc"]);
+        let clean = value(&serde_json::json!({"abc": [{"x": "abc"}], "n": 1}), &["abc"]);
         assert_eq!(clean, serde_json::json!({"[hidden]": [{"x": "[hidden]"}], "n": 1}));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use secrecy::ExposeSecret;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -11,6 +12,7 @@ use crate::error::{Error, ErrorKind, LoginReason, RefreshError, RefreshFailure};
 use crate::proto::credential::{Credential, Provenance, learn_ends};
 use crate::proto::policy::AfterFailure;
 use crate::proto::state::{AfterLoad, Cause, Ticket};
+use crate::secret::secret;
 use crate::session::waiting::{Arrival, Progress};
 use crate::session::{Event, Guarded, Inner};
 use crate::store::{Lease, TokenStore};
@@ -248,7 +250,7 @@ impl Flight {
         start: Moment,
     ) -> Result<Arc<Credential>, RefreshError> {
         let policy = &self.inner.policy;
-        let refresh_token = fresh.refresh_token().map(str::to_owned);
+        let refresh_token = fresh.refresh_token().map(secret);
         let tokens = learn_ends(fresh.inherit(before), Provenance::Issued, start, policy);
         let generation = self.ticket.generation.next();
         match Credential::new(generation, tokens, start, policy) {
@@ -256,7 +258,7 @@ impl Flight {
             Err(message) => {
                 let error = RefreshError::new(RefreshFailure::Unusable, message);
                 Err(match refresh_token {
-                    Some(refresh_token) => error.with_refresh_token(refresh_token),
+                    Some(refresh_token) => error.with_refresh_token(refresh_token.expose_secret()),
                     None => error,
                 })
             }

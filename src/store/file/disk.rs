@@ -4,6 +4,8 @@ use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
+use secrecy::zeroize::Zeroizing;
+
 use crate::store::file::error::FileStoreError;
 
 #[cfg(test)]
@@ -17,6 +19,7 @@ pub(super) struct Disk {
 }
 
 type Result<T> = std::result::Result<T, FileStoreError>;
+type Content = Zeroizing<Vec<u8>>;
 
 impl Disk {
     /// What `path` leads to, links followed.
@@ -30,11 +33,14 @@ impl Disk {
     }
 
     /// The content, cut off one byte beyond `limit`, and what is known about the file that has it.
-    pub(super) fn read(&self, path: &Path, limit: usize) -> Result<Option<(Metadata, Vec<u8>)>> {
+    pub(super) fn read(&self, path: &Path, limit: usize) -> Result<Option<(Metadata, Content)>> {
         let read = || {
             let Some(file) = if_found(File::open(path))? else { return Ok(None) };
-            let (metadata, mut bytes) = (file.metadata()?, Vec::new());
-            file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+            let (metadata, limit) = (file.metadata()?, limit as u64 + 1);
+            // Room for all of it: what is outgrown is not wiped.
+            let room = metadata.len().min(limit) as usize + 1;
+            let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+            file.take(limit).read_to_end(&mut bytes)?;
             Ok(Some((metadata, bytes)))
         };
         self.call("read", path, read)
