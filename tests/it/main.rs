@@ -37,6 +37,7 @@ mod regressions;
 mod rejected;
 mod revocation;
 mod secrets;
+mod security_md;
 mod signals;
 mod store_contract;
 mod store_review;
