@@ -26,9 +26,9 @@ use crate::token::TokenSet;
 /// An OAuth 2.0 token endpoint (RFC 6749 §3.2), asked by the refresh grant (§6) unless it is told
 /// [otherwise](Self::with_client_credentials).
 ///
-/// It has a `reqwest` client of its own: cookie-less, following no redirect, keeping no idle
-/// connection, and reading no more than 1 MiB of an answer. Cheap to clone, and one may serve many
-/// sessions.
+/// It has a `reqwest` client of its own: cookie-less, following no redirect, asking for no
+/// compression, keeping no idle connection, and reading no more than 1 MiB of an answer. Cheap to
+/// clone, and one may serve many sessions.
 ///
 /// ```
 /// use reqwest_refresh::{ClientAuth, TokenEndpoint};
@@ -193,8 +193,8 @@ impl TokenEndpoint {
 
     /// Sets how to connect: private CA, proxy, client certificate, DNS.
     ///
-    /// Redirects and idle connections are switched off last, whatever the builder says; cookies
-    /// too, with this crate's feature `cookies`, which applications need that use reqwest's.
+    /// Redirects, compression and idle connections are switched off last, whatever the builder says;
+    /// cookies too, with this crate's feature `cookies`, which applications need that use reqwest's.
     ///
     /// A client certificate may be the proof of who the client is (RFC 8705 §2). The `client_id`
     /// that goes with it is [`ClientAuth::none`]'s:

@@ -58,7 +58,8 @@ impl ServerError {
         self.description.as_deref()
     }
 
-    /// Another member of the answer, such as Entra's `suberror` or `claims`.
+    /// Another member of the answer, such as Entra's `suberror` or `claims`. None is kept of an answer
+    /// of more than 64 KiB.
     pub fn member(&self, name: &str) -> Option<&Value> {
         self.members.get(name)
     }

@@ -174,6 +174,9 @@ impl Answer<'_> {
         if let Some(description) = description {
             server = server.with_description(description);
         }
+        if self.body.len() > LONGEST_ERROR {
+            return Some(server);
+        }
         let claims = members.get("claims").filter(|claims| is_claims_request(claims, secrets));
         let mut clean = redact::members(members, secrets);
         clean.extend(claims.map(|claims| ("claims".to_owned(), claims.clone())));
@@ -186,7 +189,10 @@ impl Answer<'_> {
             Some(Value::String(text)) if !text.is_empty() => Some(Zeroizing::new(text)),
             _ => None,
         };
-        let refresh_token = text("refresh_token");
+        // Of bytes that were no UTF-8 nobody knows what they meant: the old refresh token may be dead,
+        // but what was made of the new one certainly is.
+        let is_readable = |token: &Zeroizing<String>| !token.contains(char::REPLACEMENT_CHARACTER);
+        let refresh_token = text("refresh_token").filter(is_readable);
         let access_token = text("access_token");
         let token_type = text("token_type");
         let unusable = |failure, message: &'static str| {
@@ -229,6 +235,10 @@ impl Answer<'_> {
 
 /// The members of a JSON object. A byte order mark, bytes that are no UTF-8 and a member that cannot
 /// be read (a number beyond all numbers) do not cost the others: a new refresh token may be there.
+///
+/// Of a member that is there twice the last one counts, as with most parsers. RFC 6749 §3.2 forbids
+/// to send one, and RFC 8259 §4 calls what becomes of it "unpredictable"; RFC 7519 §4 lets a reader
+/// refuse, or take the last. To refuse would lose a pair that other clients find.
 pub(crate) fn json_object(body: &[u8]) -> Option<Map<String, Value>> {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}');
@@ -236,6 +246,10 @@ pub(crate) fn json_object(body: &[u8]) -> Option<Map<String, Value>> {
     let read = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or_default();
     Some(members.into_iter().map(|(name, raw)| (name, read(raw))).collect())
 }
+
+/// An error answer is a few hundred bytes. Of one that is larger than this no other members are kept:
+/// a dead session has them for as long as it is dead.
+const LONGEST_ERROR: usize = 64 * 1024;
 
 /// A claims request is a few hundred bytes.
 const LONGEST_CLAIMS: usize = 8 * 1024;
@@ -259,7 +273,7 @@ impl TokenSet {
     /// with answers of its own, such as Slack, see [`Provider::read_tokens`].
     ///
     /// Its `expires_in` counts from the moment at which the set is handed to a session, so do that
-    /// at once. Any `token_type` will do.
+    /// at once. Any `token_type` will do. Of a member that is there twice the last one counts.
     ///
     /// ```
     /// use reqwest_refresh::TokenSet;

@@ -1,6 +1,8 @@
 //! Takes everything that looks like a secret out of a server's text.
 
-use secrecy::zeroize::Zeroizing;
+use std::iter::Peekable;
+use std::str::MatchIndices;
+
 use serde_json::{Map, Value};
 
 const HIDDEN: &str = "[hidden]";
@@ -14,29 +16,68 @@ const LONGEST: usize = 256;
 ///
 /// digiRunner and old Spring servers echo the whole refresh token in `error_description`, others
 /// cut it; what remains of a cut one is still taken out while it is long enough to be of use.
+///
+/// The server chose the text, and perhaps some of the secrets: it is gone through once, and no
+/// further than is of use.
 pub(crate) fn text(text: &str, secrets: &[&str]) -> String {
-    let mut clean = Zeroizing::new(text.to_owned());
-    let mut secrets: Vec<_> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
-    // The longest first: one may be the beginning of another.
-    secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
-    for secret in secrets {
-        clean = clean.replace(secret, HIDDEN).into();
-    }
+    let mut secrets = Secrets::within(text, secrets);
     let mut out = String::new();
-    let mut rest = clean.as_str();
-    while !rest.is_empty() {
-        let end = rest.find(|character| !is_token_character(character)).unwrap_or(rest.len());
-        let (run, other) = rest.split_at(end);
+    // Where the characters begin that may be a token.
+    let mut start = 0;
+    let mut is_secret = false;
+    for (index, character) in text.char_indices().chain([(text.len(), ' ')]) {
+        let was_secret = std::mem::replace(&mut is_secret, secrets.cover(index));
+        if is_token_character(character) && !is_secret {
+            continue;
+        }
+        let run = &text[start..index];
         out.push_str(if is_suspicious(run) { HIDDEN } else { run });
-        let mut others = other.chars();
-        out.extend(others.next().map(|other| if other.is_control() { ' ' } else { other }));
-        rest = others.as_str();
+        start = index + character.len_utf8();
+        match is_secret {
+            true if was_secret => {}
+            true => out.push_str(HIDDEN),
+            false => out.push(if character.is_control() { ' ' } else { character }),
+        }
+        // Enough, however long its characters are.
+        if out.len() > 4 * (LONGEST + 1) {
+            break;
+        }
     }
+    out.pop();
     if let Some((end, _)) = out.char_indices().nth(LONGEST) {
         out.truncate(end);
         out.push('…');
     }
     out
+}
+
+/// Where the secrets are in a text.
+struct Secrets<'a> {
+    found: Vec<Peekable<MatchIndices<'a, &'a str>>>,
+    /// Where the ones that begin before here end.
+    end: usize,
+}
+
+impl<'a> Secrets<'a> {
+    fn within(text: &'a str, secrets: &[&'a str]) -> Self {
+        // To look for one takes as long as it is, found or not.
+        let may_be_there = |secret: &&&str| (1..=text.len()).contains(&secret.len());
+        let secrets = secrets.iter().filter(may_be_there);
+        Self {
+            found: secrets.map(|secret| text.match_indices(*secret).peekable()).collect(),
+            end: 0,
+        }
+    }
+
+    /// Whether the character at `index` is part of one. Asked of one index after the other.
+    fn cover(&mut self, index: usize) -> bool {
+        for secret in &mut self.found {
+            while let Some((start, secret)) = secret.next_if(|(start, _)| *start <= index) {
+                self.end = self.end.max(start + secret.len());
+            }
+        }
+        index < self.end
+    }
 }
 
 /// `members` with every text in them, names included, made clean.
@@ -81,6 +122,10 @@ mod tests {
             ("plain", "Bad credentials", "Bad credentials"),
             ("known, short", "token abc is over", "token [hidden] is over"),
             ("known, one within another", "token abcdef", "token [hidden]"),
+            ("known, one across another", "token babcdef", "token [hidden]"),
+            ("known, twice", "abc, abc", "[hidden], [hidden]"),
+            ("known, in a word", "xabcx", "x[hidden]x"),
+            ("hiding one shows no other", "abc hi", "[hidden] [hidden]"),
             ("unknown, long", &format!("expired: {jwt}"), "expired: [hidden]"),
             ("cut by the server", &format!("expired: {}...", &jwt[..24]), "expired: [hidden]"),
             ("in quotes", &format!("\"{jwt}\""), "\"[hidden]\""),
@@ -90,7 +135,7 @@ mod tests {
             ("a secret in Base32", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "[hidden]"),
             ("empty", "", ""),
         ] {
-            assert_eq!(text(input, &["abc", "abcdef", ""]), expected, "{case}");
+            assert_eq!(text(input, &["abc", "abcdef", "bab", "hi", ""]), expected, "{case}");
         }
     }
 
@@ -98,6 +143,9 @@ mod tests {
     fn k_63_long_texts_are_cut_at_a_character() {
         let cut = text(&"ä ".repeat(1000), &[]);
         assert_eq!(cut.chars().count(), LONGEST + 1);
+        for (length, expected) in [(LONGEST, LONGEST), (LONGEST + 1, LONGEST + 1)] {
+            assert_eq!(text(&"😀".repeat(length), &[]).chars().count(), expected);
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod file_store;
 mod flight;
 mod foreign;
 mod grants;
+mod hostile;
 mod judged;
 mod keeping;
 #[cfg(feature = "keyring")]
