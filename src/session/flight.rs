@@ -234,7 +234,7 @@ impl Flight {
                 AfterFailure::GiveUp => return Err((error, attempts.lost)),
                 AfterFailure::TryAgainIn(delay) => inner.clock.sleep(delay).await,
             }
-            if !lease.is_held() {
+            if !lease.is_held() || self.has_lost() {
                 return Err((error, attempts.lost));
             }
         }
@@ -290,6 +290,9 @@ impl Drop for Flight {
             return;
         }
         if self.has_lost() {
+            if self.has_logged_out() {
+                tracing::warn!("what came after the logout, if anything, could not be revoked");
+            }
             self.land(Arrival::Moved);
         } else if let Some(credential) = self.received.take() {
             let message = "the store panicked, or the runtime shut down";
