@@ -18,6 +18,7 @@ mod file_store;
 mod flight;
 mod foreign;
 mod grants;
+mod interleavings;
 mod judged;
 mod keeping;
 #[cfg(feature = "keyring")]
