@@ -199,7 +199,11 @@ impl Ledger {
             Deviation::At(Door::Refresh, Answer::Lost) if lost == 1 => false,
             deviation => *step >= last_login && excuses(deviation),
         });
-        went_wrong || actor.is_some() && self.logged_out.iter().any(|step| *step >= last_login)
+        // Nothing is tried more than three times.
+        let is_too_much = self.deviations.len() >= 3;
+        went_wrong
+            || is_too_much
+            || actor.is_some() && self.logged_out.iter().any(|step| *step >= last_login)
     }
 
     /// Pairs that are alive although the user has logged out with the word of this number.
