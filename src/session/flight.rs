@@ -266,7 +266,7 @@ impl Flight {
     /// Tells first those who wait, then those who watch.
     fn land(&mut self, arrival: Arrival) {
         self.has_landed = true;
-        {
+        let arrival = {
             let mut guarded = self.inner.guarded.lock();
             let is_mine = |flight: &watch::Sender<_>| flight.same_channel(&self.progress);
             // One that was let go makes no room for another.
@@ -274,7 +274,16 @@ impl Flight {
                 guarded.state.land();
                 guarded.flight = None;
             }
-        }
+            match arrival {
+                // Set or cleared while the store's lock was given back.
+                Arrival::Refreshed(credential)
+                    if guarded.state.generation() != credential.generation =>
+                {
+                    Arrival::Moved
+                }
+                arrival => arrival,
+            }
+        };
         self.progress.send_replace(Progress::Landed(arrival));
         for event in self.news.drain(..) {
             self.inner.announce(event);
