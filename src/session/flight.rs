@@ -236,7 +236,7 @@ impl Flight {
                 AfterFailure::GiveUp => return Err((error, attempts.lost)),
                 AfterFailure::TryAgainIn(delay) => inner.clock.sleep(delay).await,
             }
-            if !lease.is_held() {
+            if !lease.is_held() || self.has_lost() {
                 return Err((error, attempts.lost));
             }
         }
@@ -268,7 +268,7 @@ impl Flight {
     /// Tells first those who wait, then those who watch.
     fn land(&mut self, arrival: Arrival) {
         self.has_landed = true;
-        {
+        let arrival = {
             let mut guarded = self.inner.guarded.lock();
             let is_mine = |flight: &watch::Sender<_>| flight.same_channel(&self.progress);
             // One that was let go makes no room for another.
@@ -276,7 +276,16 @@ impl Flight {
                 guarded.state.land();
                 guarded.flight = None;
             }
-        }
+            match arrival {
+                // Set or cleared while the store's lock was given back.
+                Arrival::Refreshed(credential)
+                    if guarded.state.generation() != credential.generation =>
+                {
+                    Arrival::Moved
+                }
+                arrival => arrival,
+            }
+        };
         self.progress.send_replace(Progress::Landed(arrival));
         for event in self.news.drain(..) {
             self.inner.announce(event);
@@ -292,6 +301,9 @@ impl Drop for Flight {
             return;
         }
         if self.has_lost() {
+            if self.has_logged_out() {
+                tracing::warn!("what came after the logout, if anything, could not be revoked");
+            }
             self.land(Arrival::Moved);
         } else if let Some(credential) = self.received.take() {
             let message = "the store panicked, or the runtime shut down";

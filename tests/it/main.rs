@@ -19,6 +19,7 @@ mod flight;
 mod foreign;
 mod grants;
 mod hostile;
+mod interleavings;
 mod judged;
 mod keeping;
 #[cfg(feature = "keyring")]
