@@ -11,9 +11,10 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, RefreshError, RefreshFailure};
 use crate::proto::grant::{Answer, retry_after};
 use crate::proto::policy::LONGEST_PAUSE;
+use crate::secret::SecretBytes;
 
-/// A client that is cookie-less, follows no redirect, keeps no idle connection, and reads no more
-/// than 1 MiB of an answer. Its clones are the same client.
+/// A client that is cookie-less, follows no redirect, unpacks nothing, keeps no idle connection, and
+/// reads no more than 1 MiB of an answer. Its clones are the same client.
 #[derive(Clone, Default)]
 pub(crate) struct HttpClient {
     /// Made at the first use: a program whose token is fresh does not load certificates for it.
@@ -24,7 +25,7 @@ pub(crate) struct HttpClient {
 pub(crate) struct HttpAnswer {
     pub(crate) status: u16,
     headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: SecretBytes,
 }
 
 impl HttpClient {
@@ -42,13 +43,13 @@ impl HttpClient {
         let lost = |error| not_answered(error, peer);
         let mut response = self.client(peer)?.execute(request).await.map_err(lost)?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let mut body = Vec::new();
+        let mut body = SecretBytes::default();
         while let Some(chunk) = response.chunk().await.map_err(lost)? {
             if body.len() + chunk.len() > LARGEST_ANSWER {
                 let message = format!("the answer of {peer} is larger than 1 MiB");
                 return Err(RefreshError::new(RefreshFailure::Unusable, message));
             }
-            body.extend_from_slice(&chunk);
+            body.push(&chunk);
         }
         Ok(HttpAnswer { status, headers, body })
     }
@@ -96,11 +97,13 @@ impl HttpAnswer {
 const LARGEST_ANSWER: usize = 1024 * 1024;
 
 /// RFC 9700 §4.12: a 307 would send the refresh token on. digiRunner takes a cookie of its own for
-/// another grant. An idle connection would be a task.
+/// another grant. An idle connection would be a task. reqwest asks for packed answers wherever
+/// anything in the program has switched on that it can; a small one gains nothing by it.
 fn bounded_client(builder: ClientBuilder) -> Result<Client, Error> {
     #[cfg(feature = "cookies")]
     let builder = builder.cookie_store(false);
     let builder = builder.redirect(reqwest::redirect::Policy::none()).pool_max_idle_per_host(0);
+    let builder = builder.no_brotli().no_deflate().no_gzip().no_zstd();
     builder.build().map_err(|error| {
         let message = "the HTTP client for the authorization server cannot be built";
         Error::with_source(ErrorKind::Configuration, message, Some(Arc::new(error)))

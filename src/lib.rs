@@ -9,6 +9,7 @@ mod http_client;
 mod middleware;
 mod proto;
 mod refresh;
+mod secret;
 mod session;
 pub mod store;
 mod token;

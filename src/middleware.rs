@@ -18,7 +18,7 @@ use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::middleware::held::Held;
 use crate::proto::credential::Credential;
-use crate::proto::origin::{Within, fingerprint, insecure};
+use crate::proto::origin::{Within, fingerprint, insecure, printed};
 use crate::proto::provider::Judgement;
 use crate::proto::state::{AfterRejection, Need};
 use crate::session::{Answer, Patience, Session, Settings};
@@ -299,7 +299,7 @@ impl Session {
         let is_rejected = response.status() == StatusCode::UNAUTHORIZED
             && self.inner.settings.reach.of(response.url()) == Within::Outside;
         if is_rejected && !self.inner.has_warned.swap(true, Ordering::Relaxed) {
-            let origin = response.url().origin().ascii_serialization();
+            let origin = printed(response.url());
             tracing::warn!(
                 "401 from {origin}, which gets no token; if it should: allow_origin(\"{origin}\")"
             );

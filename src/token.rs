@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
 use crate::clock::{FAR, Moment};
+use crate::secret::{Members, secret};
 
 #[cfg(feature = "oauth2")]
 mod oauth2;
@@ -31,7 +32,7 @@ pub use self::serde::ExposedTokenSet;
 ///
 /// Without an end, the `exp` of a JWT is used; without that, only a 401 tells that it is over.
 ///
-/// The tokens are wiped from memory when the last set that holds them is dropped.
+/// A set wipes its tokens, and the texts among its members, from memory when it is dropped.
 #[derive(Clone)]
 pub struct TokenSet {
     access_token: SecretString,
@@ -42,14 +43,14 @@ pub struct TokenSet {
     expires_at: Option<SystemTime>,
     refresh_expires_in: Option<Duration>,
     refresh_expires_at: Option<SystemTime>,
-    members: Map<String, Value>,
+    members: Members,
 }
 
 impl TokenSet {
     /// A set with this access token and nothing else.
     pub fn new(access_token: impl Into<String>) -> Self {
         Self {
-            access_token: access_token.into().into(),
+            access_token: secret(access_token),
             refresh_token: None,
             token_type: None,
             scope: None,
@@ -57,15 +58,16 @@ impl TokenSet {
             expires_at: None,
             refresh_expires_in: None,
             refresh_expires_at: None,
-            members: Map::new(),
+            members: Members::default(),
         }
     }
 
     /// Sets the refresh token. An empty one counts as none.
     #[must_use]
     pub fn with_refresh_token(mut self, refresh_token: impl Into<String>) -> Self {
-        let refresh_token = refresh_token.into();
-        self.refresh_token = (!refresh_token.is_empty()).then(|| refresh_token.into());
+        let refresh_token = secret(refresh_token);
+        let is_there = !refresh_token.expose_secret().is_empty();
+        self.refresh_token = is_there.then_some(refresh_token);
         self
     }
 
@@ -114,7 +116,7 @@ impl TokenSet {
     /// Sets the server's other members: `jti`, `org_id`, `id_token`, …
     #[must_use]
     pub fn with_members(mut self, members: Map<String, Value>) -> Self {
-        self.members = members;
+        self.members = members.into();
         self
     }
 

@@ -4,9 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method};
 use reqwest::{ClientBuilder, Request, Url};
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret, SecretString};
 use url::Position;
 
 use crate::clock::Clock;
@@ -17,14 +20,15 @@ use crate::proto::grant::{RESERVED, revocation_form, token_form};
 use crate::proto::origin::server_url;
 use crate::proto::provider::Provider;
 use crate::refresh::Refresh;
+use crate::secret::secret;
 use crate::token::TokenSet;
 
 /// An OAuth 2.0 token endpoint (RFC 6749 §3.2), asked by the refresh grant (§6) unless it is told
 /// [otherwise](Self::with_client_credentials).
 ///
-/// It has a `reqwest` client of its own: cookie-less, following no redirect, keeping no idle
-/// connection, and reading no more than 1 MiB of an answer. Cheap to clone, and one may serve many
-/// sessions.
+/// It has a `reqwest` client of its own: cookie-less, following no redirect, asking for no
+/// compression, keeping no idle connection, and reading no more than 1 MiB of an answer. Cheap to
+/// clone, and one may serve many sessions.
 ///
 /// ```
 /// use reqwest_refresh::{ClientAuth, TokenEndpoint};
@@ -45,7 +49,7 @@ pub struct TokenEndpoint {
     provider: Provider,
     grant: Grant,
     scope: Option<String>,
-    parameters: Vec<(String, String)>,
+    parameters: Vec<(String, SecretString)>,
     any_type: bool,
     timeout: Duration,
     client: HttpClient,
@@ -168,7 +172,7 @@ impl TokenEndpoint {
             let message = format!("the token request already has the parameter `{name}`");
             return Err(Error::configuration(message));
         }
-        self.parameters.push((name, value.into()));
+        self.parameters.push((name, secret(value)));
         Ok(self)
     }
 
@@ -189,8 +193,8 @@ impl TokenEndpoint {
 
     /// Sets how to connect: private CA, proxy, client certificate, DNS.
     ///
-    /// Redirects and idle connections are switched off last, whatever the builder says; cookies
-    /// too, with this crate's feature `cookies`, which applications need that use reqwest's.
+    /// Redirects, compression and idle connections are switched off last, whatever the builder says;
+    /// cookies too, with this crate's feature `cookies`, which applications need that use reqwest's.
     ///
     /// A client certificate may be the proof of who the client is (RFC 8705 §2). The `client_id`
     /// that goes with it is [`ClientAuth::none`]'s:
@@ -270,7 +274,7 @@ impl TokenEndpoint {
         let grant_type = [("grant_type", grant_type)];
         let scope = self.scope.iter().map(|scope| ("scope", &**scope)).collect::<Vec<_>>();
         let proof = self.auth.prove(&self.attempt())?;
-        let ours = self.parameters.iter().map(|(name, value)| (&**name, &**value));
+        let ours = self.parameters.iter().map(|(name, value)| (&**name, value.expose_secret()));
         let theirs = self.provider.parameters().iter().copied();
         let theirs = theirs.filter(|(name, _)| !RESERVED.contains(name));
         let form = token_form(&[
@@ -283,7 +287,7 @@ impl TokenEndpoint {
         ]);
         let answer = self.post("the token endpoint", &self.url, proof.header, form).await?;
         let values = parameters.iter().map(|(_, value)| *value);
-        let ours = self.parameters.iter().map(|(_, value)| &**value);
+        let ours = self.parameters.iter().map(|(_, value)| value.expose_secret());
         let secrets: Vec<_> =
             values.chain(ours).chain(secret).chain([self.auth.secret()]).collect();
         answer.as_answer().read(&self.provider, self.any_type, &secrets)
@@ -304,7 +308,7 @@ impl TokenEndpoint {
         peer: &str,
         url: &Url,
         authorization: Option<HeaderValue>,
-        form: String,
+        form: Zeroizing<String>,
     ) -> Result<HttpAnswer, RefreshError> {
         let mut request = Request::new(Method::POST, url.clone());
         let headers = request.headers_mut();
@@ -312,7 +316,7 @@ impl TokenEndpoint {
         let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         headers.insert(CONTENT_TYPE, form_type);
         headers.extend(authorization.map(|value| (AUTHORIZATION, value)));
-        *request.body_mut() = Some(form.into());
+        *request.body_mut() = Some(Bytes::from_owner(form).into());
         *request.timeout_mut() = Some(self.timeout);
 
         self.client.send(request, peer).await
@@ -327,7 +331,7 @@ impl TokenEndpoint {
     ) -> Result<(), RefreshError> {
         let proof = self.auth.prove_for_revocation(&self.attempt());
         let proof = proof.map_err(|error| error.about_revoking(hint))?;
-        let form = revocation_form(token, hint, proof.parameters());
+        let form = revocation_form(token, hint, &proof.parameters().collect::<Vec<_>>());
         let answer = self.post("the revocation endpoint", url, proof.header, form).await;
         answer
             .and_then(|answer| answer.as_answer().revoked(&self.provider, secrets))

@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, LoginReason, Source};
+use crate::secret::secret;
 
 /// The error answer of a token endpoint (RFC 6749 §5.2).
 ///
@@ -57,7 +58,8 @@ impl ServerError {
         self.description.as_deref()
     }
 
-    /// Another member of the answer, such as Entra's `suberror` or `claims`.
+    /// Another member of the answer, such as Entra's `suberror` or `claims`. None is kept of an answer
+    /// of more than 64 KiB.
     pub fn member(&self, name: &str) -> Option<&Value> {
         self.members.get(name)
     }
@@ -140,7 +142,7 @@ impl RefreshError {
     /// one, which is used up.
     #[must_use]
     pub fn with_refresh_token(mut self, refresh_token: impl Into<String>) -> Self {
-        self.refresh_token = Some(refresh_token.into().into());
+        self.refresh_token = Some(secret(refresh_token));
         self
     }
 

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
+use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded::byte_serialize;
 
@@ -15,6 +16,7 @@ use crate::error::{Error, RefreshError};
 use crate::proto::assertion::{JWT_BEARER, assertion};
 #[cfg(feature = "jwt-auth")]
 use crate::proto::jws::SigningKey;
+use crate::secret::{field_value, secret};
 
 /// How a client proves to the token endpoint who it is.
 ///
@@ -112,8 +114,8 @@ impl ClientAuth {
         self
     }
 
-    fn with(method: Method, id: impl Into<String>, secret: impl Into<String>) -> Self {
-        Self { method, id: id.into(), secret: secret.into().into() }
+    fn with(method: Method, id: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { method, id: id.into(), secret: secret(text) }
     }
 
     /// RFC 7617 §2: a user-id with a colon cannot be told from one that ends there, and neither
@@ -158,7 +160,10 @@ impl ClientAuth {
             Method::BasicRaw => Proof::basic(&self.id, self.secret()),
             Method::Body => Proof::form(vec![id, ("client_secret", self.secret().into())]),
             // STANDARD is what java.util.Base64's strict decoder takes.
-            Method::DigiRunner => Proof::basic(&self.id, &STANDARD.encode(self.secret())),
+            Method::DigiRunner => {
+                let password = Zeroizing::new(STANDARD.encode(self.secret()));
+                Proof::basic(&self.id, &password)
+            }
             Method::None => Proof::form(vec![id]),
         })
     }
@@ -218,10 +223,10 @@ pub(crate) struct Proof<'a> {
 
 impl<'a> Proof<'a> {
     fn basic(id: &str, secret: &str) -> Self {
-        let value = format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")));
+        let pair = Zeroizing::new([id, ":", secret].concat());
+        let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
         // unwrap safety: Base64 is ASCII.
-        let mut value = HeaderValue::try_from(value).expect("Base64 is valid in a header");
-        value.set_sensitive(true);
+        let value = field_value(&["Basic ", &encoded]).expect("Base64 is valid in a header");
         Self { header: Some(value), form: Vec::new() }
     }
 
@@ -246,8 +251,11 @@ impl fmt::Debug for ClientAuth {
 
 /// RFC 6749 §2.3.1: "The client identifier is encoded using the
 /// "application/x-www-form-urlencoded" encoding algorithm per Appendix B".
-fn form_encoded(text: &str) -> String {
-    byte_serialize(text.as_bytes()).collect()
+fn form_encoded(text: &str) -> Zeroizing<String> {
+    // Enough for all of it: what is outgrown is not wiped.
+    let mut encoded = Zeroizing::new(String::with_capacity(3 * text.len()));
+    encoded.extend(byte_serialize(text.as_bytes()));
+    encoded
 }
 
 #[cfg(test)]

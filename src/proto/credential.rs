@@ -7,6 +7,7 @@ use http::HeaderValue;
 use crate::clock::Moment;
 use crate::proto::jwt;
 use crate::proto::policy::Policy;
+use crate::secret::field_value;
 use crate::token::{Generation, TokenSet};
 
 /// A session's current token set, with everything that a request needs of it ready.
@@ -154,10 +155,7 @@ fn bearer(access_token: &str) -> Result<HeaderValue, &'static str> {
     if !access_token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("the access token has characters that cannot be in a header");
     }
-    let mut header = HeaderValue::try_from(format!("Bearer {access_token}"))
-        .map_err(|_| "the access token cannot be in a header")?;
-    header.set_sensitive(true);
-    Ok(header)
+    field_value(&["Bearer ", access_token]).map_err(|_| "the access token cannot be in a header")
 }
 
 #[cfg(test)]

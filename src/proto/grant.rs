@@ -1,8 +1,10 @@
 //! The form that is sent, the answer that comes back, and what it means.
 
 use std::collections::BTreeMap;
+use std::mem::take;
 use std::time::{Duration, SystemTime};
 
+use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use url::form_urlencoded::Serializer;
@@ -10,6 +12,7 @@ use url::form_urlencoded::Serializer;
 use crate::error::{RefreshError, RefreshFailure, ServerError};
 use crate::proto::provider::Provider;
 use crate::proto::redact;
+use crate::secret::Members;
 use crate::token::TokenSet;
 
 /// The parameters that a token request has of its own.
@@ -30,24 +33,31 @@ pub(crate) const REFRESH_LIFETIMES: [&str; 3] =
     ["refresh_expires_in", "refresh_token_expires_in", "x_refresh_token_expires_in"];
 
 /// The body of a token request. A name that an earlier layer has hides it in the later ones.
-pub(crate) fn token_form(layers: &[&[(&str, &str)]]) -> String {
-    let mut form = Serializer::new(String::new());
+pub(crate) fn token_form(layers: &[&[(&str, &str)]]) -> Zeroizing<String> {
+    let mut form = Serializer::new(empty_form(layers.iter().copied().flatten().copied()));
     for (index, layer) in layers.iter().enumerate() {
         let is_hidden = |name| layers[..index].iter().copied().flatten().any(|(n, _)| *n == name);
         form.extend_pairs(layer.iter().filter(|(name, _)| !is_hidden(*name)));
     }
-    form.finish()
+    form.finish().into()
 }
 
 /// The body of a revocation request (RFC 7009 §2.1). The hint is always sent: digiRunner demands it.
-pub(crate) fn revocation_form<'a>(
+pub(crate) fn revocation_form(
     token: &str,
     hint: &str,
-    others: impl IntoIterator<Item = (&'a str, &'a str)>,
-) -> String {
-    let mut form = Serializer::new(String::new());
-    form.append_pair("token", token).append_pair("token_type_hint", hint);
-    form.extend_pairs(others).finish()
+    others: &[(&str, &str)],
+) -> Zeroizing<String> {
+    let pairs =
+        [("token", token), ("token_type_hint", hint)].into_iter().chain(others.iter().copied());
+    let mut form = Serializer::new(empty_form(pairs.clone()));
+    form.extend_pairs(pairs).finish().into()
+}
+
+/// Room for a form of these pairs: where a text grows, what it outgrows is not wiped.
+fn empty_form<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let longest = |text: &str| 3 * text.len() + 1; // `%41`, and `=` or `&`
+    String::with_capacity(pairs.map(|(name, value)| longest(name) + longest(value)).sum())
 }
 
 /// An answer of a token endpoint, whole.
@@ -73,7 +83,7 @@ impl Answer<'_> {
             let message = "the token endpoint's answer is not a JSON object";
             return Err(self.error(failure, message, ServerError::new(self.status, None)));
         };
-        let members = provider.read(members);
+        let members = Members::from(provider.read(members));
         // Some servers answer 200 with an error in it, so it is looked for whatever the status.
         if let Some(error) = self.server_error(provider, &members, secrets) {
             let failure = provider.classify(&error);
@@ -93,6 +103,7 @@ impl Answer<'_> {
         secrets: &[&str],
     ) -> Result<(), RefreshError> {
         let members = self.members().map(|members| provider.read(members)).unwrap_or_default();
+        let members = Members::from(members);
         match self.server_error(provider, &members, secrets) {
             Some(error) => {
                 let failure = provider.classify(&error);
@@ -163,33 +174,31 @@ impl Answer<'_> {
         if let Some(description) = description {
             server = server.with_description(description);
         }
-        let claims = members.get("claims").filter(|claims| is_claims_request(claims, secrets));
-        match redact::value(members.clone().into(), secrets) {
-            Value::Object(mut members) => {
-                members.extend(claims.map(|claims| ("claims".to_owned(), claims.clone())));
-                Some(server.with_members(members))
-            }
-            _ => Some(server),
+        if self.body.len() > LONGEST_ERROR {
+            return Some(server);
         }
+        let claims = members.get("claims").filter(|claims| is_claims_request(claims, secrets));
+        let mut clean = redact::members(members, secrets);
+        clean.extend(claims.map(|claims| ("claims".to_owned(), claims.clone())));
+        Some(server.with_members(clean))
     }
 
     /// RFC 6749 §5.1.
-    fn tokens(
-        &self,
-        mut members: Map<String, Value>,
-        any_type: bool,
-    ) -> Result<TokenSet, RefreshError> {
+    fn tokens(&self, mut members: Members, any_type: bool) -> Result<TokenSet, RefreshError> {
         let mut text = |name: &str| match members.remove(name) {
-            Some(Value::String(text)) if !text.is_empty() => Some(text),
+            Some(Value::String(text)) if !text.is_empty() => Some(Zeroizing::new(text)),
             _ => None,
         };
-        let refresh_token = text("refresh_token");
+        // Of bytes that were no UTF-8 nobody knows what they meant: the old refresh token may be dead,
+        // but what was made of the new one certainly is.
+        let is_readable = |token: &Zeroizing<String>| !token.contains(char::REPLACEMENT_CHARACTER);
+        let refresh_token = text("refresh_token").filter(is_readable);
         let access_token = text("access_token");
         let token_type = text("token_type");
         let unusable = |failure, message: &'static str| {
             let error = self.error(failure, message, ServerError::new(self.status, None));
             match &refresh_token {
-                Some(refresh_token) => error.with_refresh_token(refresh_token),
+                Some(refresh_token) => error.with_refresh_token(refresh_token.as_str()),
                 None => error,
             }
         };
@@ -209,13 +218,13 @@ impl Answer<'_> {
         let scope = members.remove("scope").and_then(scope);
         let refresh_lifetime =
             REFRESH_LIFETIMES.iter().find_map(|name| seconds(members.get(*name)));
-        let mut tokens = TokenSet::new(access_token)
-            .with_refresh_token(refresh_token.unwrap_or_default())
+        let mut tokens = TokenSet::new(access_token.as_str())
+            .with_refresh_token(refresh_token.as_ref().map_or("", |token| token))
             .with_expires_in(lifetime.unwrap_or_default())
             .with_refresh_expires_in(refresh_lifetime)
-            .with_members(members);
+            .with_members(take(&mut members));
         if let Some(token_type) = token_type {
-            tokens = tokens.with_token_type(token_type);
+            tokens = tokens.with_token_type(token_type.as_str());
         }
         if let Some(scope) = scope {
             tokens = tokens.with_scope(scope);
@@ -226,6 +235,10 @@ impl Answer<'_> {
 
 /// The members of a JSON object. A byte order mark, bytes that are no UTF-8 and a member that cannot
 /// be read (a number beyond all numbers) do not cost the others: a new refresh token may be there.
+///
+/// Of a member that is there twice the last one counts, as with most parsers. RFC 6749 §3.2 forbids
+/// to send one, and RFC 8259 §4 calls what becomes of it "unpredictable"; RFC 7519 §4 lets a reader
+/// refuse, or take the last. To refuse would lose a pair that other clients find.
 pub(crate) fn json_object(body: &[u8]) -> Option<Map<String, Value>> {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}');
@@ -233,6 +246,10 @@ pub(crate) fn json_object(body: &[u8]) -> Option<Map<String, Value>> {
     let read = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or_default();
     Some(members.into_iter().map(|(name, raw)| (name, read(raw))).collect())
 }
+
+/// An error answer is a few hundred bytes. Of one that is larger than this no other members are kept:
+/// a dead session has them for as long as it is dead.
+const LONGEST_ERROR: usize = 64 * 1024;
 
 /// A claims request is a few hundred bytes.
 const LONGEST_CLAIMS: usize = 8 * 1024;
@@ -256,7 +273,7 @@ impl TokenSet {
     /// with answers of its own, such as Slack, see [`Provider::read_tokens`].
     ///
     /// Its `expires_in` counts from the moment at which the set is handed to a session, so do that
-    /// at once. Any `token_type` will do.
+    /// at once. Any `token_type` will do. Of a member that is there twice the last one counts.
     ///
     /// ```
     /// use reqwest_refresh::TokenSet;

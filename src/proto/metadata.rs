@@ -7,7 +7,7 @@ use url::Url;
 use crate::error::{Error, ErrorKind};
 use crate::proto::client_auth::ClientAuth;
 use crate::proto::grant::json_object;
-use crate::proto::origin::{insecure, is_confidential, is_loopback, server_url};
+use crate::proto::origin::{insecure, is_confidential, is_loopback, printed, server_url};
 use crate::proto::provider::by_status;
 use crate::proto::redact;
 
@@ -53,7 +53,7 @@ impl Issuer {
             return Err(Error::configuration(message));
         }
         if !is_confidential(&url) {
-            let origin = url.origin().ascii_serialization();
+            let origin = printed(&url);
             let message = format!("metadata is not taken from {origin} over plain http; use https");
             return Err(Error::new(ErrorKind::Insecure, message));
         }

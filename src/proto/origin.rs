@@ -98,9 +98,17 @@ pub(crate) fn server_url(what: &str, text: &str) -> Result<Url, Error> {
 
 /// The error for a URL that a token may not be sent to over plain `http`.
 pub(crate) fn insecure(url: &Url) -> Error {
-    let origin = url.origin().ascii_serialization();
+    let origin = printed(url);
     let message = format!("tokens are not sent to {origin} over plain http; use https");
     Error::new(ErrorKind::Insecure, message)
+}
+
+/// The origin of `url`, for a text. Names have "255 octets or less" (RFC 1035 §2.3.4), but whoever
+/// sends us somewhere may have written more.
+pub(crate) fn printed(url: &Url) -> String {
+    let mut origin = url.origin().ascii_serialization();
+    origin.truncate(300);
+    origin
 }
 
 /// Scheme, host and port of a URL (RFC 6454 §4).
@@ -192,6 +200,13 @@ mod tests {
             );
         }
         assert_eq!(Origin::of(&url("data:text/plain,x")), None);
+    }
+
+    #[test]
+    fn k_63_an_endless_host_is_printed_in_few_words() {
+        let long = url(&format!("http://{}.test/", "a".repeat(500_000)));
+        assert!(insecure(&long).to_string().len() < 400);
+        assert_eq!(printed(&url("https://api.test:8443/a?b=c")), "https://api.test:8443");
     }
 
     #[test]

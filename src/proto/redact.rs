@@ -1,6 +1,9 @@
 //! Takes everything that looks like a secret out of a server's text.
 
-use serde_json::Value;
+use std::iter::Peekable;
+use std::str::MatchIndices;
+
+use serde_json::{Map, Value};
 
 const HIDDEN: &str = "[hidden]";
 /// A run of this many token characters is taken for a token, known or not.
@@ -13,24 +16,32 @@ const LONGEST: usize = 256;
 ///
 /// digiRunner and old Spring servers echo the whole refresh token in `error_description`, others
 /// cut it; what remains of a cut one is still taken out while it is long enough to be of use.
+///
+/// The server chose the text, and perhaps some of the secrets: it is gone through once, and no
+/// further than is of use.
 pub(crate) fn text(text: &str, secrets: &[&str]) -> String {
-    let mut clean = text.to_owned();
-    let mut secrets: Vec<_> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
-    // The longest first: one may be the beginning of another.
-    secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
-    for secret in secrets {
-        clean = clean.replace(secret, HIDDEN);
-    }
+    let mut secrets = Secrets::within(text, secrets);
     let mut out = String::new();
-    let mut run = String::new();
-    for character in clean.chars().chain([' ']) {
-        if is_token_character(character) {
-            run.push(character);
+    // Where the characters begin that may be a token.
+    let mut start = 0;
+    let mut is_secret = false;
+    for (index, character) in text.char_indices().chain([(text.len(), ' ')]) {
+        let was_secret = std::mem::replace(&mut is_secret, secrets.cover(index));
+        if is_token_character(character) && !is_secret {
             continue;
         }
-        out.push_str(if is_suspicious(&run) { HIDDEN } else { &run });
-        run.clear();
-        out.push(if character.is_control() { ' ' } else { character });
+        let run = &text[start..index];
+        out.push_str(if is_suspicious(run) { HIDDEN } else { run });
+        start = index + character.len_utf8();
+        match is_secret {
+            true if was_secret => {}
+            true => out.push_str(HIDDEN),
+            false => out.push(if character.is_control() { ' ' } else { character }),
+        }
+        // Enough, however long its characters are.
+        if out.len() > 4 * (LONGEST + 1) {
+            break;
+        }
     }
     out.pop();
     if let Some((end, _)) = out.char_indices().nth(LONGEST) {
@@ -40,16 +51,46 @@ pub(crate) fn text(text: &str, secrets: &[&str]) -> String {
     out
 }
 
-/// `value` with every text in it, names included, made clean.
-pub(crate) fn value(value: Value, secrets: &[&str]) -> Value {
+/// Where the secrets are in a text.
+struct Secrets<'a> {
+    found: Vec<Peekable<MatchIndices<'a, &'a str>>>,
+    /// Where the ones that begin before here end.
+    end: usize,
+}
+
+impl<'a> Secrets<'a> {
+    fn within(text: &'a str, secrets: &[&'a str]) -> Self {
+        // To look for one takes as long as it is, found or not.
+        let may_be_there = |secret: &&&str| (1..=text.len()).contains(&secret.len());
+        let secrets = secrets.iter().filter(may_be_there);
+        Self {
+            found: secrets.map(|secret| text.match_indices(*secret).peekable()).collect(),
+            end: 0,
+        }
+    }
+
+    /// Whether the character at `index` is part of one. Asked of one index after the other.
+    fn cover(&mut self, index: usize) -> bool {
+        for secret in &mut self.found {
+            while let Some((start, secret)) = secret.next_if(|(start, _)| *start <= index) {
+                self.end = self.end.max(start + secret.len());
+            }
+        }
+        index < self.end
+    }
+}
+
+/// `members` with every text in them, names included, made clean.
+pub(crate) fn members(members: &Map<String, Value>, secrets: &[&str]) -> Map<String, Value> {
+    members.iter().map(|(name, member)| (text(name, secrets), value(member, secrets))).collect()
+}
+
+fn value(value: &Value, secrets: &[&str]) -> Value {
     match value {
-        Value::String(string) => text(&string, secrets).into(),
-        Value::Array(items) => items.into_iter().map(|item| self::value(item, secrets)).collect(),
-        Value::Object(members) => members
-            .into_iter()
-            .map(|(name, member)| (text(&name, secrets), self::value(member, secrets)))
-            .collect(),
-        other => other,
+        Value::String(string) => text(string, secrets).into(),
+        Value::Array(items) => items.iter().map(|item| self::value(item, secrets)).collect(),
+        Value::Object(object) => members(object, secrets).into(),
+        other => other.clone(),
     }
 }
 
@@ -81,6 +122,10 @@ mod tests {
             ("plain", "Bad credentials", "Bad credentials"),
             ("known, short", "token abc is over", "token [hidden] is over"),
             ("known, one within another", "token abcdef", "token [hidden]"),
+            ("known, one across another", "token babcdef", "token [hidden]"),
+            ("known, twice", "abc, abc", "[hidden], [hidden]"),
+            ("known, in a word", "xabcx", "x[hidden]x"),
+            ("hiding one shows no other", "abc hi", "[hidden] [hidden]"),
             ("unknown, long", &format!("expired: {jwt}"), "expired: [hidden]"),
             ("cut by the server", &format!("expired: {}...", &jwt[..24]), "expired: [hidden]"),
             ("in quotes", &format!("\"{jwt}\""), "\"[hidden]\""),
@@ -90,7 +135,7 @@ mod tests {
             ("a secret in Base32", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "[hidden]"),
             ("empty", "", ""),
         ] {
-            assert_eq!(text(input, &["abc", "abcdef", ""]), expected, "{case}");
+            assert_eq!(text(input, &["abc", "abcdef", "bab", "hi", ""]), expected, "{case}");
         }
     }
 
@@ -98,11 +143,14 @@ mod tests {
     fn k_63_long_texts_are_cut_at_a_character() {
         let cut = text(&"ä ".repeat(1000), &[]);
         assert_eq!(cut.chars().count(), LONGEST + 1);
+        for (length, expected) in [(LONGEST, LONGEST), (LONGEST + 1, LONGEST + 1)] {
+            assert_eq!(text(&"😀".repeat(length), &[]).chars().count(), expected);
+        }
     }
 
     #[test]
     fn k_63_nested_members_are_cleaned_too() {
-        let clean = value(serde_json::json!({"abc": [{"x": "abc"}], "n": 1}), &["abc"]);
+        let clean = value(&serde_json::json!({"abc": [{"x": "abc"}], "n": 1}), &["abc"]);
         assert_eq!(clean, serde_json::json!({"[hidden]": [{"x": "[hidden]"}], "n": 1}));
     }
 }

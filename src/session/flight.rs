@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use secrecy::ExposeSecret;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -11,6 +12,7 @@ use crate::error::{Error, ErrorKind, LoginReason, RefreshError, RefreshFailure};
 use crate::proto::credential::{Credential, Provenance, learn_ends};
 use crate::proto::policy::AfterFailure;
 use crate::proto::state::{AfterLoad, Cause, Ticket};
+use crate::secret::secret;
 use crate::session::waiting::{Arrival, Progress};
 use crate::session::{Event, Guarded, Inner};
 use crate::store::{Lease, TokenStore};
@@ -234,7 +236,7 @@ impl Flight {
                 AfterFailure::GiveUp => return Err((error, attempts.lost)),
                 AfterFailure::TryAgainIn(delay) => inner.settings.clock.sleep(delay).await,
             }
-            if !lease.is_held() {
+            if !lease.is_held() || self.has_lost() {
                 return Err((error, attempts.lost));
             }
         }
@@ -248,7 +250,7 @@ impl Flight {
         start: Moment,
     ) -> Result<Arc<Credential>, RefreshError> {
         let policy = &self.inner.policy;
-        let refresh_token = fresh.refresh_token().map(str::to_owned);
+        let refresh_token = fresh.refresh_token().map(secret);
         let tokens = learn_ends(fresh.inherit(before), Provenance::Issued, start, policy);
         let generation = self.ticket.generation.next();
         match Credential::new(generation, tokens, start, policy) {
@@ -256,7 +258,7 @@ impl Flight {
             Err(message) => {
                 let error = RefreshError::new(RefreshFailure::Unusable, message);
                 Err(match refresh_token {
-                    Some(refresh_token) => error.with_refresh_token(refresh_token),
+                    Some(refresh_token) => error.with_refresh_token(refresh_token.expose_secret()),
                     None => error,
                 })
             }
@@ -266,7 +268,7 @@ impl Flight {
     /// Tells first those who wait, then those who watch.
     fn land(&mut self, arrival: Arrival) {
         self.has_landed = true;
-        {
+        let arrival = {
             let mut guarded = self.inner.guarded.lock();
             let is_mine = |flight: &watch::Sender<_>| flight.same_channel(&self.progress);
             // One that was let go makes no room for another.
@@ -274,7 +276,16 @@ impl Flight {
                 guarded.state.land();
                 guarded.flight = None;
             }
-        }
+            match arrival {
+                // Set or cleared while the store's lock was given back.
+                Arrival::Refreshed(credential)
+                    if guarded.state.generation() != credential.generation =>
+                {
+                    Arrival::Moved
+                }
+                arrival => arrival,
+            }
+        };
         self.progress.send_replace(Progress::Landed(arrival));
         for event in self.news.drain(..) {
             self.inner.announce(event);
@@ -290,6 +301,9 @@ impl Drop for Flight {
             return;
         }
         if self.has_lost() {
+            if self.has_logged_out() {
+                tracing::warn!("what came after the logout, if anything, could not be revoked");
+            }
             self.land(Arrival::Moved);
         } else if let Some(credential) = self.received.take() {
             let message = "the store panicked, or the runtime shut down";

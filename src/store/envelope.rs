@@ -1,8 +1,10 @@
 //! The form in which a store writes a token set: JSON that says whose it is, and of which version.
 
-use serde_json::{Value, json};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::{Map, Value};
 
-use crate::token::TokenSet;
+use crate::secret::{Members, SecretBytes};
+use crate::token::{ExposedTokenSet, TokenSet};
 
 /// Why something that was read is not a token set. Quotes nothing of it.
 #[derive(Debug, PartialEq)]
@@ -12,10 +14,9 @@ pub(crate) enum Unread {
 }
 
 /// `{"format": "reqwest-refresh", "version": 1, "tokens": {…}}`; `None` if nobody could read it.
-pub(crate) fn seal(tokens: &TokenSet) -> Option<Vec<u8>> {
-    let tokens = serde_json::to_value(tokens.expose_secrets()).ok()?;
-    let envelope = json!({"format": FORMAT, "version": VERSION, "tokens": tokens});
-    let written = serde_json::to_vec(&envelope).ok()?;
+pub(crate) fn seal(tokens: &TokenSet) -> Option<SecretBytes> {
+    let mut written = SecretBytes::default();
+    serde_json::to_writer(&mut written, &Sealed(tokens.expose_secrets())).ok()?;
     open(&written).is_ok().then_some(written)
 }
 
@@ -28,19 +29,32 @@ pub(crate) fn open(written: &[u8]) -> Result<TokenSet, Unread> {
         return Err(Unread::NotOurs("it is too large"));
     }
     // serde's own errors may quote what they met.
-    let Ok(mut envelope @ Value::Object(_)) = serde_json::from_slice(written) else {
+    let Ok(envelope) = serde_json::from_slice::<Map<_, _>>(written) else {
         return Err(Unread::NotOurs("it is not a whole JSON object"));
     };
-    if envelope["format"] != FORMAT {
+    let mut envelope = Members::from(envelope);
+    if envelope.get("format").and_then(Value::as_str) != Some(FORMAT) {
         return Err(Unread::NotOurs("it does not say that it is one"));
     }
-    match envelope["version"].as_u64() {
+    match envelope.get("version").and_then(Value::as_u64) {
         Some(VERSION) => {}
         Some(version) if version > VERSION => return Err(Unread::Newer(version)),
         _ => return Err(Unread::NotOurs("it has no version that there ever was")),
     }
-    let tokens = envelope["tokens"].take();
+    let tokens = envelope.remove("tokens").unwrap_or_default();
     serde_json::from_value(tokens).map_err(|_| Unread::NotOurs("its tokens are damaged"))
+}
+
+struct Sealed(ExposedTokenSet);
+
+impl Serialize for Sealed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut envelope = serializer.serialize_map(Some(3))?;
+        envelope.serialize_entry("format", FORMAT)?;
+        envelope.serialize_entry("version", &VERSION)?;
+        envelope.serialize_entry("tokens", &self.0)?;
+        envelope.end()
+    }
 }
 
 const FORMAT: &str = "reqwest-refresh";
@@ -53,7 +67,7 @@ pub(crate) const LIMIT: usize = 4 * 1024 * 1024;
 mod tests {
     use std::time::Duration;
 
-    use serde_json::Map;
+    use serde_json::json;
 
     use super::*;
 
@@ -63,7 +77,7 @@ mod tests {
         let ours = |version: Value, tokens: Value| {
             json!({"format": "reqwest-refresh", "version": version, "tokens": tokens}).to_string()
         };
-        let whole = String::from_utf8(seal(&TokenSet::new("CANARY")).unwrap()).unwrap();
+        let whole = String::from_utf8(seal(&TokenSet::new("CANARY")).unwrap().to_vec()).unwrap();
         let cut: Vec<String> =
             (1..whole.trim_end().len()).map(|end| whole[..end].to_owned()).collect();
         let mut cases: Vec<(String, &str)> =

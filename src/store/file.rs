@@ -41,8 +41,8 @@ pub use self::error::FileStoreError;
 ///   [`replace`](TokenStore::replace) is one step also against a login that does not wait for a
 ///   refresh.
 /// - **Private from the first byte.** Files are created with mode 0600, missing directories with
-///   0700. A file that other users can read or write is not loaded; saving and clearing end that
-///   state. A directory in which others can write is refused, unless it is sticky. Symbolic links
+///   0700. A file that other users can read or write, or that belongs to one of them, is not loaded;
+///   saving and clearing end that state. A directory in which others can write is refused, unless it is sticky. Symbolic links
 ///   are not followed, but for the directories above the file.
 /// - **Nothing is overwritten that was not understood**: a foreign, damaged, empty or half-written
 ///   file, or one of a newer version, is an error and stays as it is, also when tokens are saved or
@@ -78,7 +78,7 @@ pub use self::error::FileStoreError;
 ///
 /// - It is not encrypted: whoever can read the user's files can use the tokens.
 /// - Only the directory that the file is in is looked at, not those above it, and nobody asks who
-///   owns it: root in a directory of somebody else trusts that user.
+///   owns it: who does can take the file away, or put back one that was ours before.
 /// - A network file system must have locks that hold across machines; else they hold on one alone.
 /// - On Windows who may read the file is up to the directory, and whether a new name survives
 ///   a power cut is up to the file system.

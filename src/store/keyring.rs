@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use keyring_core::CredentialStore;
+use secrecy::zeroize::Zeroizing;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
@@ -164,7 +165,7 @@ impl fmt::Debug for KeyringStore {
 
 fn load(entries: &Entries) -> Result<Option<TokenSet>, KeyringStoreError> {
     let Some(written) = entries.read()? else { return Ok(None) };
-    envelope::open(&written).map(Some).map_err(|unread| match unread {
+    envelope::open(&Zeroizing::new(written)).map(Some).map_err(|unread| match unread {
         Unread::Newer(version) => KeyringStoreError::Newer { version },
         Unread::NotOurs(why) => KeyringStoreError::NotOurs { why },
     })

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{Client, Cmd, cmd};
+use secrecy::zeroize::Zeroizing;
 
 use crate::clock::FAR;
 use crate::error::Error;
@@ -202,8 +203,8 @@ impl RedisStore {
     fn encode(&self, tokens: &TokenSet) -> Result<Vec<u8>, RedisStoreError> {
         let bytes = envelope::seal(tokens).ok_or(RedisStoreError::Unwritable)?;
         let bytes = match &self.codec {
-            Some(codec) => (codec.encode)(bytes).map_err(RedisStoreError::Codec)?,
-            None => bytes,
+            Some(codec) => (codec.encode)(bytes.to_vec()).map_err(RedisStoreError::Codec)?,
+            None => bytes.to_vec(),
         };
         match bytes.is_empty() {
             true => Err(RedisStoreError::Unwritable),
@@ -219,7 +220,7 @@ impl RedisStore {
             Some(codec) => (codec.decode)(bytes).map_err(RedisStoreError::Codec)?,
             None => bytes,
         };
-        envelope::open(&bytes).map(Some).map_err(|unread| match unread {
+        envelope::open(&Zeroizing::new(bytes)).map(Some).map_err(|unread| match unread {
             Unread::Newer(version) => RedisStoreError::Newer { version },
             Unread::NotOurs(why) => RedisStoreError::NotOurs { why },
         })

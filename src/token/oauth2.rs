@@ -86,7 +86,7 @@ fn answer(tokens: &TokenSet, now: Moment) -> Value {
     let whole = tokens.lifetime.unwrap_or(FAR);
     let expires_in = tokens.expires_at.map(|end| left(end).min(whole).as_secs());
 
-    let mut answer = tokens.members.clone();
+    let mut answer = tokens.members().clone();
     for name in REFRESH_LIFETIMES {
         if let (Some(lifetime), Some(end)) = (answer.get_mut(name), tokens.refresh_expires_at) {
             let left = left(end).as_secs();

@@ -7,6 +7,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
 use crate::clock::Clock;
+use crate::secret::Members;
 use crate::token::TokenSet;
 
 impl TokenSet {
@@ -112,7 +113,7 @@ impl Serialize for ExposedTokenSet {
             }
         }
         if !tokens.members.is_empty() {
-            object.serialize_entry(MEMBERS, &tokens.members)?;
+            object.serialize_entry(MEMBERS, tokens.members())?;
         }
         object.end()
     }
@@ -132,13 +133,13 @@ impl<'de> Deserialize<'de> for TokenSet {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // A `Value` takes whatever comes; a type that expects something quotes what comes instead.
         match Value::deserialize(deserializer)? {
-            Value::Object(object) => read(object).map_err(D::Error::custom),
+            Value::Object(object) => read(object.into()).map_err(D::Error::custom),
             _ => Err(D::Error::custom("a token set must be an object")),
         }
     }
 }
 
-fn read(mut object: Map<String, Value>) -> Result<TokenSet, String> {
+fn read(mut object: Members) -> Result<TokenSet, String> {
     let object = &mut object;
     let Some(access_token) = take::<String>(object, ACCESS_TOKEN)? else {
         return Err(format!("a token set must have an `{ACCESS_TOKEN}`"));

@@ -344,3 +344,31 @@ async fn k_61_a_session_does_not_settle_before_the_lock_is_free() {
         working.await.unwrap().unwrap();
     }
 }
+
+/// K-25: tokens that are cleared after they came, while the lock is still given back, go to nobody.
+#[tokio::test]
+async fn k_25_what_is_cleared_while_the_lock_is_given_back_is_not_sent() {
+    let store = FarAway {
+        memory: MemoryStore::new(),
+        is_free: Arc::new(Semaphore::new(0)),
+        is_unreadable: Arc::default(),
+    };
+    store.memory.save(&Rig::tokens(3600)).await.unwrap();
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| b.store(store.clone()));
+    rig.get().await.unwrap();
+    rig.clock.advance(HOUR);
+    let before = rig.spawn_get();
+    everybody_waits().await;
+    assert_eq!(rig.issuer.calls(), 1);
+    let session = rig.session.clone();
+    let clearing = tokio::spawn(async move { session.clear().await });
+    everybody_waits().await;
+    let after = rig.spawn_get();
+    everybody_waits().await;
+    store.is_free.add_permits(10);
+    clearing.await.unwrap().unwrap();
+    for request in [before, after] {
+        assert_eq!(outcome(request.await.unwrap()), "login required");
+    }
+    assert_eq!(rig.api.tokens(), ["a0"]);
+}

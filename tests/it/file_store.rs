@@ -53,6 +53,7 @@ pub fn typed(error: &StoreError) -> &FileStoreError {
 fn told(error: &StoreError) -> (&'static str, String) {
     let name = match typed(error) {
         FileStoreError::Exposed { .. } => "Exposed",
+        FileStoreError::Foreign { .. } => "Foreign",
         FileStoreError::Io { .. } => "Io",
         FileStoreError::Newer { .. } => "Newer",
         FileStoreError::NotOurs { .. } => "NotOurs",
@@ -202,7 +203,7 @@ pub fn set_mode(path: &Path, mode: u32) {
 
 #[cfg(unix)]
 mod unix {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
     use super::*;
 
@@ -230,6 +231,36 @@ mod unix {
         }
         seen.sort_unstable();
         assert_eq!(seen, ["tokens.json", "tokens.json.lock", "tokens.json.write-lock"]);
+    }
+
+    /// K-62: tokens that somebody else has put there. Whoever is not root does not get to see them.
+    #[tokio::test]
+    async fn k_62_a_file_of_another_user_is_not_loaded() {
+        const OTHER: u32 = 12_345;
+        let file = TokenFile::holding(&set("theirs")).await;
+        let us = fs::metadata(&file.path).unwrap().uid();
+        if chown(&file.path, Some(OTHER), None).is_err() {
+            eprintln!("skipped: only root can give a file away");
+            return;
+        }
+        let store = file.store();
+        for (operation, result) in [
+            ("load", store.load().await.map(drop)),
+            ("replace", store.replace(Some(&set("theirs")), &set("1")).await.map(drop)),
+        ] {
+            let error = result.expect_err(operation);
+            let FileStoreError::Foreign { path, owner, .. } = typed(&error) else {
+                panic!("{operation}: {error}");
+            };
+            assert_eq!((path, *owner), (&file.path, OTHER), "{operation}");
+        }
+        assert!(file.text().contains("a-theirs"));
+        store.save(&set("1")).await.unwrap();
+        assert_eq!(fs::metadata(&file.path).unwrap().uid(), us);
+        assert!(store.load().await.unwrap().unwrap().same_tokens(&set("1")));
+        chown(&file.path, Some(OTHER), None).unwrap();
+        store.clear().await.unwrap();
+        assert!(!file.path.exists());
     }
 
     /// K-62: others may have read it, or written it. A login makes it private, a logout removes it.

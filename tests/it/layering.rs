@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// The files of `src`, each below everything that it may import.
 const LAYERS: &[&str] = &[
     "clock.rs",
+    "secret.rs",
     "error/refresh.rs",
     "error.rs",
     "token.rs",

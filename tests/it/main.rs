@@ -19,6 +19,8 @@ mod file_store;
 mod flight;
 mod foreign;
 mod grants;
+mod hostile;
+mod interleavings;
 mod judged;
 mod keeping;
 #[cfg(feature = "keyring")]
@@ -39,6 +41,7 @@ mod rejected;
 mod resources;
 mod revocation;
 mod secrets;
+mod security_md;
 mod signals;
 mod store_contract;
 mod store_review;

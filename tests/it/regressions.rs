@@ -233,3 +233,57 @@ async fn k_35_a_failure_that_brings_a_new_refresh_token_is_not_retried_with_the_
     assert_eq!(rig.outcome().await, "200");
     assert_eq!(rig.issuer.sent(), ["r0", "r9"]);
 }
+
+/// K-25: a flight that has lost does not ask the server again.
+#[tokio::test]
+async fn k_25_a_refresh_that_the_user_has_overruled_is_not_repeated() {
+    for is_login in [false, true] {
+        let rig = Rig::new(Api::friendly());
+        rig.clock.advance(HOUR);
+        rig.issuer.then_fails(RefreshFailure::Busy);
+        let waiting = rig.spawn_get();
+        everybody_waits().await;
+        match is_login {
+            true => rig.session.set_tokens(TokenSet::new("u")).await.unwrap(),
+            false => rig.session.log_out().await.unwrap(),
+        }
+        rig.clock.advance(SECOND);
+        let expected = if is_login { "200" } else { "login required" };
+        assert_eq!(outcome(waiting.await.unwrap()), expected);
+        rig.session.settle().await.unwrap();
+        assert_eq!(rig.issuer.sent(), ["r0"]);
+    }
+}
+
+/// K-25: a login that ends after the user has logged out is no login, and nobody else knows of it.
+#[tokio::test]
+async fn k_25_what_the_hook_gives_after_a_logout_is_revoked() {
+    for sets_itself in [false, true] {
+        let (door, late) = (Arc::new(tokio::sync::Semaphore::new(0)), TokenSet::new("late"));
+        let session = Arc::new(OnceLock::<Session>::new());
+        let (opened, given, own) = (Arc::clone(&door), late.clone(), Arc::clone(&session));
+        let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| {
+            builder.on_login_required(move |_| {
+                let (opened, given, own) = (opened.clone(), given.clone(), own.clone());
+                async move {
+                    opened.acquire().await.unwrap().forget();
+                    if sets_itself {
+                        own.get().unwrap().set_tokens(given.clone()).await.unwrap();
+                    }
+                    Some(given)
+                }
+            })
+        });
+        session.set(rig.session.clone()).unwrap();
+        rig.clock.advance(HOUR);
+        rig.issuer.then_fails(RefreshFailure::Terminal);
+        let waiting = rig.spawn_get();
+        everybody_waits().await;
+        rig.session.log_out().await.unwrap();
+        waiting.abort();
+        door.add_permits(1);
+        everybody_waits().await;
+        let revoked = if sets_itself { vec!["a0"] } else { vec!["a0", "late"] };
+        assert_eq!(rig.issuer.revoked(), revoked, "its own word is the last: {sets_itself}");
+    }
+}

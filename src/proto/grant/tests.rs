@@ -38,7 +38,7 @@ fn k_30_the_form_is_encoded_once_and_what_comes_first_counts() {
         (&[&[("scope", "a")], &[("scope", "b"), ("x", "")], &[("x", "y")]], "scope=a&x="),
         (&[&[("resource", "a"), ("resource", "b")], &[("resource", "c")]], "resource=a&resource=b"),
     ] {
-        assert_eq!(token_form(layers), expected);
+        assert_eq!(token_form(layers).as_str(), expected);
     }
 }
 

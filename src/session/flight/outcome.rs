@@ -57,10 +57,19 @@ impl Flight {
         !self.inner.guarded.lock().state.is_current(&self.ticket)
     }
 
-    /// Somebody has logged out, and could not revoke what was still on its way.
+    /// Whether somebody has logged out meanwhile, and could not revoke what was still on its way.
+    pub(super) fn has_logged_out(&self) -> bool {
+        self.ticket.generation < self.inner.guarded.lock().logged_out
+    }
+
+    /// Whether a hook has set its tokens itself, too.
+    fn are_current(&self, tokens: &TokenSet) -> bool {
+        let guarded = self.inner.guarded.lock();
+        guarded.state.credential().is_some_and(|current| current.tokens.same_tokens(tokens))
+    }
+
     pub(super) async fn give_back(&self, tokens: &TokenSet) {
-        let has_logged_out = self.ticket.generation < self.inner.guarded.lock().logged_out;
-        if has_logged_out {
+        if self.has_logged_out() {
             self.revoke(tokens).await;
         }
     }
@@ -227,12 +236,15 @@ impl Flight {
         if self.has_lost() {
             return Arrival::Moved;
         }
-        let answer =
-            inner.settings.clock.timeout(inner.settings.deadlines.login, hook(reason)).await;
+        let settings = &inner.settings;
+        let answer = settings.clock.timeout(settings.deadlines.login, hook(reason)).await.flatten();
         if self.has_lost() {
+            if let Some(tokens) = answer.filter(|tokens| !self.are_current(tokens)) {
+                self.give_back(&tokens).await;
+            }
             return Arrival::Moved;
         }
-        let Some(Some(tokens)) = answer else { return Arrival::Failed(error) };
+        let Some(tokens) = answer else { return Arrival::Failed(error) };
         let (now, policy) = (inner.settings.clock.now(), &inner.policy);
         let tokens = learn_ends(tokens, Provenance::Kept, now, policy);
         match Credential::new(self.ticket.generation.next(), tokens, now, policy) {

@@ -4,6 +4,8 @@ use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
+use secrecy::zeroize::Zeroizing;
+
 use crate::store::file::error::FileStoreError;
 
 #[cfg(test)]
@@ -17,6 +19,7 @@ pub(super) struct Disk {
 }
 
 type Result<T> = std::result::Result<T, FileStoreError>;
+type Content = Zeroizing<Vec<u8>>;
 
 impl Disk {
     /// What `path` leads to, links followed.
@@ -30,14 +33,32 @@ impl Disk {
     }
 
     /// The content, cut off one byte beyond `limit`, and what is known about the file that has it.
-    pub(super) fn read(&self, path: &Path, limit: usize) -> Result<Option<(Metadata, Vec<u8>)>> {
+    pub(super) fn read(&self, path: &Path, limit: usize) -> Result<Option<(Metadata, Content)>> {
         let read = || {
             let Some(file) = if_found(File::open(path))? else { return Ok(None) };
-            let (metadata, mut bytes) = (file.metadata()?, Vec::new());
-            file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+            let (metadata, limit) = (file.metadata()?, limit as u64 + 1);
+            // Room for all of it: what is outgrown is not wiped.
+            let room = metadata.len().min(limit) as usize + 1;
+            let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+            file.take(limit).read_to_end(&mut bytes)?;
             Ok(Some((metadata, bytes)))
         };
         self.call("read", path, read)
+    }
+
+    /// To whom the file belongs, if not to us. Elsewhere than on Unix nobody asks.
+    pub(super) fn other_owner(&self, path: &Path, metadata: &Metadata) -> Result<Option<u32>> {
+        #[cfg(unix)]
+        let other_owner = || {
+            use std::os::unix::fs::MetadataExt;
+            // Something that certainly belongs to us.
+            let (pipe, _) = io::pipe()?;
+            let ours = File::from(std::os::fd::OwnedFd::from(pipe)).metadata()?.uid();
+            Ok(Some(metadata.uid()).filter(|owner| *owner != ours))
+        };
+        #[cfg(not(unix))]
+        let (other_owner, _) = (|| Ok(None), metadata);
+        self.call("looked at", path, other_owner)
     }
 
     /// The paths of what is in a directory.

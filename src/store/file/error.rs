@@ -33,6 +33,16 @@ pub enum FileStoreError {
         /// Its permission bits.
         mode: u32,
     },
+    /// The file is another user's, who may have put it there for us: only root gets to see such
+    /// a file. Saving or clearing ends that state. Unix only.
+    #[error("{} belongs to another user, number {owner}", path.display())]
+    #[non_exhaustive]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The number of the user to whom it belongs.
+        owner: u32,
+    },
     /// The operating system said no: the disk is full or read-only, permission is denied.
     #[error("{} could not be {what}", path.display())]
     #[non_exhaustive]

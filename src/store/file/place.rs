@@ -44,8 +44,12 @@ impl Place {
     /// The tokens, if nobody else can have read or written them.
     pub(super) fn load(&self) -> Result<Option<TokenSet>> {
         let Some((metadata, tokens)) = self.look()? else { return Ok(None) };
-        match exposure(&metadata, ANY_USE) {
-            Some(mode) => Err(FileStoreError::Exposed { path: self.path.clone(), mode }),
+        let path = self.path.clone();
+        if let Some(mode) = exposure(&metadata, ANY_USE) {
+            return Err(FileStoreError::Exposed { path, mode });
+        }
+        match self.disk.other_owner(&path, &metadata)? {
+            Some(owner) => Err(FileStoreError::Foreign { path, owner }),
             None => Ok(Some(tokens)),
         }
     }

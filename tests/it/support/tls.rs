@@ -9,7 +9,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
@@ -51,7 +51,7 @@ pub fn identity(certified: &CertifiedKey<KeyPair>) -> reqwest::Identity {
     reqwest::Identity::from_pem(pem.as_bytes()).unwrap()
 }
 
-/// TLS in front of a [`Wire`], which lets nobody through without a client certificate.
+/// TLS in front of a server.
 pub struct Tls {
     address: SocketAddr,
     handshakes: Arc<Mutex<Vec<Option<Vec<u8>>>>>,
@@ -59,17 +59,30 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// `authority` issued its certificate, and must have issued the client's.
+    /// In front of a [`Wire`]; lets nobody through without a client certificate. `authority` issued
+    /// its own, and must have issued the client's.
     pub async fn before(
         wire: &Wire,
         version: &'static SupportedProtocolVersion,
         authority: &Authority,
     ) -> Self {
+        Self::start(wire.host(), demanding(version, authority)).await
+    }
+
+    /// In front of the server at this address; lets everybody through. `authority` issued its
+    /// certificate.
+    pub async fn before_address(address: String, authority: &Authority) -> Self {
+        let builder = ServerConfig::builder().with_no_client_auth();
+        let (chain, key) = own(authority);
+        Self::start(address, builder.with_single_cert(chain, key).unwrap()).await
+    }
+
+    async fn start(inside: String, config: ServerConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(demanding(version, authority)));
+        let acceptor = TlsAcceptor::from(Arc::new(config));
         let handshakes = Arc::<Mutex<Vec<_>>>::default();
-        let (log, wire) = (Arc::clone(&handshakes), wire.host());
+        let log = Arc::clone(&handshakes);
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -77,9 +90,9 @@ impl Tls {
                     log.lock().push(None);
                     continue;
                 };
-                let certificates = outside.get_ref().1.peer_certificates().unwrap();
-                log.lock().push(Some(certificates[0].to_vec()));
-                let mut inside = TcpStream::connect(&wire).await.unwrap();
+                let certificates = outside.get_ref().1.peer_certificates().unwrap_or_default();
+                log.lock().push(certificates.first().map(|certificate| certificate.to_vec()));
+                let mut inside = TcpStream::connect(&inside).await.unwrap();
                 tokio::spawn(async move { copy_bidirectional(&mut outside, &mut inside).await });
             }
         });
@@ -91,7 +104,7 @@ impl Tls {
         format!("https://{}{path}", self.address)
     }
 
-    /// The client's certificate in each handshake; `None` for one that failed.
+    /// The client's certificate in each handshake; `None` for one without, or that failed.
     pub fn handshakes(&self) -> Vec<Option<Vec<u8>>> {
         self.handshakes.lock().clone()
     }
@@ -107,10 +120,16 @@ fn demanding(version: &'static SupportedProtocolVersion, authority: &Authority) 
     let mut roots = RootCertStore::empty();
     roots.add(authority.0.der().clone()).unwrap();
     let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
-    let own = authority.issue("127.0.0.1");
-    let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+    let (chain, key) = own(authority);
     ServerConfig::builder_with_protocol_versions(&[version])
         .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![own.cert.der().clone()], key)
+        .with_single_cert(chain, key)
         .unwrap()
+}
+
+/// A server's certificate and its key.
+fn own(authority: &Authority) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let own = authority.issue("127.0.0.1");
+    let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+    (vec![own.cert.der().clone()], key)
 }

@@ -10,8 +10,12 @@ use tokio::task::JoinHandle;
 /// What a [`Wire`] does with a connection once the request is read.
 #[derive(Clone, Debug)]
 pub enum Then {
+    /// Says these bytes, and closes.
+    Bytes(Vec<u8>),
     /// Says nothing, and closes.
     Close,
+    /// Says this, a byte for each call of [`Wire::drip`], while answers are [held](Wire::hold).
+    Drip(String),
     /// Says this, and the second part again and again until nobody listens.
     Endless(String, Vec<u8>),
     /// Says this, and keeps the connection until the client closes it.
@@ -48,7 +52,7 @@ impl Wire {
                 let (count, pass) = (Arc::clone(&count), Arc::clone(&pass));
                 tokio::spawn(async move {
                     drop(pass.acquire().await.unwrap());
-                    follow(stream, then).await;
+                    follow(stream, then, &pass).await;
                     *count.lock() += 1;
                 });
             }
@@ -70,6 +74,11 @@ impl Wire {
     /// Lets everything through again.
     pub fn release(&self) {
         self.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+
+    /// Lets one more byte through.
+    pub fn drip(&self) {
+        self.gate.add_permits(1);
     }
 
     /// `http://127.0.0.1:<port>` and this path.
@@ -144,9 +153,21 @@ async fn read_request(stream: &mut TcpStream) -> String {
     }
 }
 
-async fn follow(mut stream: TcpStream, then: Then) {
+async fn follow(mut stream: TcpStream, then: Then, gate: &Semaphore) {
     match then {
+        Then::Bytes(answer) => {
+            let _ = stream.write_all(&answer).await;
+            let _ = stream.shutdown().await;
+        }
         Then::Close => {}
+        Then::Drip(answer) => {
+            for byte in answer.bytes() {
+                gate.acquire().await.unwrap().forget();
+                if stream.write_all(&[byte]).await.is_err() {
+                    return;
+                }
+            }
+        }
         Then::Endless(head, chunk) => {
             let mut result = stream.write_all(head.as_bytes()).await;
             while result.is_ok() {
