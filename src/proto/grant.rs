@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::mem::take;
 use std::time::{Duration, SystemTime};
 
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
 use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use url::form_urlencoded::Serializer;
 
 use crate::error::{RefreshError, RefreshFailure, ServerError};
+use crate::proto::policy::LONGEST_PAUSE;
 use crate::proto::provider::Provider;
 use crate::proto::redact;
 use crate::secret::Members;
@@ -69,7 +72,12 @@ pub(crate) struct Answer<'a> {
     pub(crate) body: &'a [u8],
 }
 
-impl Answer<'_> {
+impl<'a> Answer<'a> {
+    /// What came, at `now`.
+    pub(crate) fn new(status: u16, headers: &HeaderMap, body: &'a [u8], now: SystemTime) -> Self {
+        Self { status, retry_after: retry_after(headers, now), is_form: is_form(headers), body }
+    }
+
     /// The new tokens, or why there are none. What is kept of the server's words has none of
     /// `secrets` in it.
     pub(crate) fn read(
@@ -340,14 +348,30 @@ fn scope(value: Value) -> Option<String> {
     }
 }
 
+/// How long a server asks to be left alone, an hour at most. A date is compared with the server's
+/// own clock where it tells it.
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok();
+    let server_time = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
+    let pause = pause(text(RETRY_AFTER)?, server_time.unwrap_or(now))?;
+    Some(pause.min(LONGEST_PAUSE))
+}
+
 /// `Retry-After` (RFC 9110 §10.2.3): "a nonnegative decimal integer" of seconds, or a date.
-pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    let value = value.trim();
+fn pause(retry_after: &str, now: SystemTime) -> Option<Duration> {
+    let value = retry_after.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
     Some(date.duration_since(now).unwrap_or_default())
+}
+
+/// RFC 9110 §8.3.1: type and subtype are compared without case; parameters may follow.
+fn is_form(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = value.and_then(|value| value.split(';').next()).unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 #[cfg(test)]
