@@ -71,6 +71,11 @@ impl Credential {
         Ok(Self { generation, tokens, header, received: start, life })
     }
 
+    /// This one, no younger than `other`, which has the same access token.
+    pub(crate) fn no_younger_than(self, other: &Self) -> Self {
+        Self { received: other.received, life: other.life, ..self }
+    }
+
     /// The age at `now`.
     #[inline]
     pub(crate) fn age(&self, now: &Moment) -> Age {
