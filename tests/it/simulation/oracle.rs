@@ -195,7 +195,7 @@ impl Oracle {
         }
         facts.refresh.extend(rt);
         let times_set_back = facts.machine.times_set_back();
-        let known = facts.access.entry(at).or_insert(Access {
+        let known = facts.access.entry(at).or_insert_with(|| Access {
             since: None,
             refresh: rt,
             wall_end,

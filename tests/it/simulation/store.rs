@@ -78,7 +78,7 @@ impl TokenStore for Store {
         let writing = Writing::new(self, tokens);
         let (session, set) = (self.session, tokens.clone());
         self.ask("save", move |world, account| world.write(account, session, Some(set))).await?;
-        writing.is_done();
+        writing.succeeds();
         Ok(())
     }
 
@@ -104,7 +104,7 @@ impl TokenStore for Store {
             is_free
         });
         let is_replaced = is_replaced.await?;
-        writing.is_done();
+        writing.succeeds();
         Ok(is_replaced)
     }
 
@@ -130,7 +130,7 @@ impl TokenStore for Store {
             world.later(3600 * SECOND, move || drop(waiting));
         }
         let claim = grant.await.unwrap_or_else(|_| Err("the lock is gone".into()))?;
-        look.is_over();
+        look.ends();
         Ok(claim.into_lease())
     }
 }
@@ -288,10 +288,10 @@ impl Look<'_> {
             let server = world.server();
             world.oracle().has_looked(*session, tokens, writer, seen, &server);
         }
-        self.is_over();
+        self.ends();
     }
 
-    fn is_over(mut self) {
+    fn ends(mut self) {
         self.is_over = true;
     }
 }
@@ -317,7 +317,7 @@ impl<'a> Writing<'a> {
         Self { handle, tokens: tokens.clone(), is_done: false }
     }
 
-    fn is_done(mut self) {
+    fn succeeds(mut self) {
         self.is_done = true;
     }
 }
