@@ -106,3 +106,16 @@ async fn k_34_a_late_first_read_does_not_forget_that_the_client_was_refused() {
     assert_eq!(rig.outcome().await, "configuration");
     assert_eq!(rig.issuer.sent(), ["r9"]);
 }
+
+/// K-35, K-21: between two attempts the process was paused for longer than the refresh may take.
+#[tokio::test]
+async fn k_35_an_attempt_without_time_for_an_answer_is_not_made() {
+    let rig = Rig::new(Api::friendly());
+    rig.clock.advance(HOUR);
+    rig.issuer.then_fails(RefreshFailure::Busy);
+    let waiting = rig.spawn_get();
+    everybody_waits().await;
+    rig.clock.advance(60 * SECOND);
+    assert_eq!(outcome(waiting.await.unwrap()), "authorization server unavailable");
+    assert_eq!(rig.issuer.calls(), 1);
+}

@@ -191,7 +191,10 @@ impl Oracle {
         let is_news =
             !facts.access.contains_key(&at) || rt.is_some_and(|rt| !facts.refresh.contains(&rt));
         if is_news {
+            let refused = facts.refused;
             facts.is_renewed();
+            // What was refused still is, whatever access token comes with it.
+            facts.refused = refused.filter(|_| rt.is_some_and(|rt| facts.refresh.contains(&rt)));
         }
         facts.refresh.extend(rt);
         let times_set_back = facts.machine.times_set_back();
@@ -230,11 +233,6 @@ impl Oracle {
         facts.spoken = Some(Spoken { at: tick, forgotten, is_written: is_saved, is_saved });
         facts.is_renewed();
         tick
-    }
-
-    /// Whether this still is the user's last word there.
-    pub fn is_last_word(&mut self, session: SessionId, word: Tick) -> bool {
-        self.facts(session).spoken.as_ref().is_some_and(|spoken| spoken.at == word)
     }
 }
 
