@@ -415,13 +415,15 @@ fn k_25_a_flight_of_an_older_generation_changes_nothing() {
         let ticket = bench.state.launch(Cause::Expired);
         act(&mut bench);
         let (now, generation) = (bench.now(), bench.state.generation());
-        let late = Credential::new(ticket.generation.next(), set_of(7), now, &bench.policy);
-        let late = Arc::new(late.unwrap());
+        let late = || {
+            let generation = ticket.generation.next();
+            Credential::new(generation, set_of(7), now, &policy()).unwrap()
+        };
         let state = &mut bench.state;
         let verdict = state.after_load(&ticket, Some(set_of(8)), &bench.policy, now);
         assert!(matches!(verdict, AfterLoad::Superseded), "{case}");
-        assert!(!state.publish(&ticket, Arc::clone(&late), true), "{case}");
-        state.replace_refresh_token(&ticket, late);
+        assert!(!state.publish(&ticket, Arc::new(late()), true), "{case}");
+        state.replace_refresh_token(&ticket, late());
         state.after_read(&ticket, Some(set_of(8)), &bench.policy, now);
         let refusal = state.after_refusal(&ticket, &set_of(0), Some(set_of(8)), &bench.policy, now);
         assert!(refusal.is_none(), "{case}");
