@@ -54,7 +54,7 @@ use crate::token::TokenSet;
 #[cfg(feature = "test-util")]
 pub mod contract;
 #[cfg(any(feature = "file", feature = "keyring", feature = "redis"))]
-mod envelope;
+pub(crate) mod envelope;
 #[cfg(feature = "file")]
 mod file;
 #[cfg(feature = "keyring")]

@@ -6,8 +6,8 @@ use http::header::WWW_AUTHENTICATE;
 /// One challenge: a scheme and its parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Challenge {
-    scheme: String,
-    parameters: Vec<(String, String)>,
+    pub(crate) scheme: String,
+    pub(crate) parameters: Vec<(String, String)>,
 }
 
 impl Challenge {

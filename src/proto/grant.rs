@@ -161,7 +161,10 @@ impl<'a> Answer<'a> {
         let theirs = ["access_token", "id_token", "refresh_token"]
             .iter()
             .filter_map(|name| members.get(*name)?.as_str());
-        let secrets = &secrets.iter().copied().chain(theirs).collect::<Vec<_>>()[..];
+        let secrets: Vec<_> = secrets.iter().copied().chain(theirs).collect();
+        let escaped = redact::escaped(&secrets);
+        let escaped = escaped.iter().map(|secret| secret.as_str());
+        let secrets = &secrets.into_iter().chain(escaped).collect::<Vec<_>>()[..];
         let clean = |value: &Value| Some(redact::text(value.as_str()?, secrets));
         let member = |name: &str| clean(members.get(name)?);
         let inner = |name: &str| clean(error.get(name)?);
@@ -264,15 +267,14 @@ const LONGEST_CLAIMS: usize = 8 * 1024;
 
 /// Whether this is a claims request (OpenID Connect Core §5.5), as Entra sends one: JSON in a text.
 /// The next login repeats it to the letter, so it is not shortened, unless a secret is in it, or
-/// could be: JSON has more ways than one to write a text, but not without a backslash.
+/// could be: JSON has more ways than one to write a text, but not without a backslash, and a URL not
+/// without a percent sign.
 fn is_claims_request(claims: &Value, secrets: &[&str]) -> bool {
-    let has_secret =
-        |text: &str| secrets.iter().any(|secret| !secret.is_empty() && text.contains(secret));
     claims.as_str().is_some_and(|text| {
         text.len() <= LONGEST_CLAIMS
             && json_object(text.as_bytes()).is_some()
-            && !text.contains('\\')
-            && !has_secret(text)
+            && !text.contains(['\\', '%'])
+            && !redact::has_secret(text, secrets)
     })
 }
 

@@ -133,6 +133,15 @@ mod tests {
         assert!(open(more.to_string().as_bytes()).unwrap().same_tokens(&tokens));
     }
 
+    /// What a set says after a thousand savings is what the server said.
+    #[test]
+    fn a_number_is_the_same_each_time_that_it_is_read() {
+        let members = json!({"x": [23_339_272_056_854_775_807_f64, 0.1, 1e-308, f64::MAX]});
+        let members = members.as_object().unwrap().clone();
+        let tokens = TokenSet::new("a").with_members(members.clone());
+        assert_eq!(open(&seal(&tokens).unwrap()).unwrap().members(), &members);
+    }
+
     /// K-60: rather an error now than a file that nobody can read later.
     #[test]
     fn what_could_not_be_read_again_is_not_written() {

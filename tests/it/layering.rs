@@ -65,6 +65,17 @@ const LAYERS: &[&str] = &[
     "session.rs",
     "middleware/held.rs",
     "middleware.rs",
+    "properties/input.rs",
+    "properties/secrets.rs",
+    "properties/redact.rs",
+    "properties/provider.rs",
+    "properties/stored.rs",
+    "properties/answer.rs",
+    "properties/challenge.rs",
+    "properties/jwt.rs",
+    "properties/retry_after.rs",
+    "properties/tests.rs",
+    "properties.rs",
     "lib.rs",
 ];
 
