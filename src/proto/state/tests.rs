@@ -256,6 +256,30 @@ fn k_36_a_token_that_cannot_be_refreshed_is_used_while_it_lives() {
     }
 }
 
+/// K-36, K-50, K-55: a refresh token is given up at its known end, and only where that is trusted.
+#[test]
+fn k_50_the_end_of_a_refresh_token_counts_where_it_is_trusted() {
+    for (case, trusts, left, before, in_flight) in [
+        ("over: asked all the same", false, Duration::ZERO, "send+Stale", None),
+        ("trusted, not over yet", true, SECOND, "send+Stale", None),
+        ("trusted, over", true, Duration::ZERO, "send", Some(LoginReason::RefreshTokenExpired)),
+    ] {
+        let mut bench = Bench::aged("stale");
+        bench.policy.trust_refresh_expiry = trusts;
+        let now = bench.now();
+        let credential = bench.state.credential.as_mut().unwrap();
+        let tokens = &mut Arc::get_mut(credential).unwrap().tokens;
+        *tokens = tokens.clone().with_refresh_expires_at(now.wall + left);
+        assert_eq!(bench.before(&Need::ANY), before, "{case}");
+        let ticket = bench.state.launch(Cause::Stale);
+        match bench.state.after_load(&ticket, None, &bench.policy, now) {
+            AfterLoad::Login(reason) => assert_eq!(Some(reason), in_flight, "{case}"),
+            AfterLoad::Refresh(_) => assert_eq!(None, in_flight, "{case}"),
+            other => panic!("{case}: {other:?}"),
+        }
+    }
+}
+
 /// K-26, E18, E19, E20, B14: two budgets, each for its own causes; reading a store costs none.
 #[test]
 fn k_26_a_spent_budget_stops_refreshes_of_its_own_kind() {
@@ -394,6 +418,52 @@ fn k_50_without_need_of_a_refresh_token_there_is_always_something_to_ask_for() {
     let mut bench = Bench::aged("none");
     bench.policy.needs_refresh_token = false;
     assert_eq!(bench.before(&need("optional")), "NoToken", "a token can always be had");
+}
+
+/// K-25, K-51: a clear ends whatever runs and whatever was; only the login hook's own first step
+/// does not make the hook lose, and only a login under way is not begun again.
+#[test]
+fn k_25_what_a_clear_leaves_is_a_table() {
+    for (case, standing, flight, by_hook, loses, next) in [
+        ("alive", "good", None, false, true, "NoToken"),
+        ("by a hook that refreshes", "good", Some(Cause::Expired), true, true, "NoToken"),
+        ("dead", "dead", None, false, true, "NoToken"),
+        ("dead, looking for a login", "dead", Some(Cause::Revival), false, true, "NoToken"),
+        ("dead, by the login hook", "dead", Some(Cause::Expired), true, false, "login"),
+        ("dead, while the hook runs", "dead", Some(Cause::Expired), false, true, "login"),
+    ] {
+        let mut bench = Bench::aged("expired");
+        bench.stand(standing);
+        let ticket = bench.state.launch(flight.unwrap_or(Cause::Expired));
+        if flight.is_none() {
+            bench.state.land();
+        }
+        assert_eq!(bench.state.clear(by_hook), bench.state.generation(), "{case}");
+        assert_eq!(!bench.state.is_current(&ticket), loses, "{case}");
+        assert!(bench.state.credential().is_none(), "{case}");
+        bench.state.land();
+        assert_eq!(bench.before(&Need::ANY), next, "{case}");
+    }
+}
+
+/// K-61: a store that has lost the current pair, as by a failover, has to get it again.
+#[test]
+fn k_61_a_store_that_has_gone_back_is_written_again() {
+    for (case, unwritten) in
+        [("saved once", Unwritten::Nothing), ("not saved yet", Unwritten::Refreshed)]
+    {
+        let mut bench = Bench::aged("expired");
+        bench.state.store.used_up = Some(set_of(9));
+        bench.state.store.unwritten = unwritten;
+        let ticket = bench.state.launch(Cause::Expired);
+        let now = bench.now();
+        let verdict = bench.state.after_load(&ticket, Some(set_of(9)), &bench.policy, now);
+        let AfterLoad::Refresh(sent) = verdict else { panic!("{case}: {verdict:?}") };
+        assert_eq!(sent.refresh_token(), Some("r0"), "{case}");
+        assert!(bench.state.is_unsaved(), "{case}");
+        let Over::Found(Some(found)) = bench.state.over() else { panic!("{case}") };
+        assert_eq!(found.refresh_token(), Some("r9"), "{case}: over what was found");
+    }
 }
 
 /// K-25, C15, C16, X24: who sets or clears while a flight is under way, wins over all its ends.
