@@ -129,13 +129,8 @@ impl Inner {
             (state.credential().map(|credential| credential.tokens.clone()), state.over())
         };
         let result = self.write(store, tokens.as_ref(), &over).await;
-        {
-            let state = &mut self.guarded.lock().state;
-            match result {
-                Ok(false) => state.outrun(generation),
-                _ => state.written(generation, tokens.as_ref(), result.is_ok()),
-            }
-        }
+        // What another process has written is newer: the next look finds it, or finds it gone.
+        self.guarded.lock().state.written(generation, tokens.as_ref(), result.is_ok());
         match &result {
             Ok(true) => self.announce(Event::Saved),
             Ok(false) => tracing::warn!("another process has saved tokens meanwhile"),

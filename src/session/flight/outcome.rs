@@ -198,12 +198,9 @@ impl Flight {
             return;
         };
         inner.guarded.lock().state.replace_refresh_token(&self.ticket, Arc::new(credential));
-        let saved = self.save(&tokens, over).await;
-        let state = &mut inner.guarded.lock().state;
-        match saved {
-            Saved::Outrun => state.outrun(generation),
-            _ => state.written(generation, Some(&tokens), saved == Saved::Yes),
-        }
+        // What another process has written is newer: the next look finds it, or finds it gone.
+        let is_saved = self.save(&tokens, over).await != Saved::No;
+        inner.guarded.lock().state.written(generation, Some(&tokens), is_saved);
     }
 
     /// The session is dead. Everybody waits for the person, for as long as that may take.
