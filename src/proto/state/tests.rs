@@ -492,6 +492,8 @@ fn k_25_a_flight_of_an_older_generation_changes_nothing() {
         assert!(matches!(verdict, AfterLoad::Superseded), "{case}");
         assert!(!state.publish(&ticket, Arc::clone(&late), true), "{case}");
         state.replace_refresh_token(&ticket, late);
+        state.failed(&ticket, true);
+        assert!(!state.answer_lost(), "{case}: nor was an answer to the new set lost");
         state.after_read(&ticket, Some(set_of(8)), &bench.policy, now);
         let refusal = state.after_refusal(&ticket, &set_of(0), Some(set_of(8)), &bench.policy, now);
         assert!(refusal.is_none(), "{case}");
@@ -503,4 +505,41 @@ fn k_25_a_flight_of_an_older_generation_changes_nothing() {
         let token = state.credential().map(|kept| kept.tokens.access_token().to_owned());
         assert_eq!(token.as_deref(), expected, "{case}");
     }
+}
+
+/// K-25, K-61: what has lost but was saved is what the store holds, and nothing else is.
+#[test]
+fn k_25_the_store_is_known_to_hold_what_was_saved_there() {
+    for (case, has_store, is_saved, expected) in [
+        ("saved", true, true, Some("r7")),
+        ("not saved", true, false, None),
+        ("no store", false, true, None),
+    ] {
+        let mut bench = Bench::new();
+        bench.state = State::new(has_store);
+        let ticket = bench.state.launch(Cause::NoToken);
+        bench.state.clear(false);
+        let now = bench.now();
+        let late = Credential::new(ticket.generation.next(), set_of(7), now, &bench.policy);
+        bench.state.publish(&ticket, Arc::new(late.unwrap()), is_saved);
+        let seen = bench.state.last_seen();
+        assert_eq!(seen.as_ref().and_then(TokenSet::refresh_token), expected, "{case}");
+    }
+}
+
+/// K-35: each failure in a row makes the pause longer, until new tokens are there.
+#[test]
+fn k_35_failures_in_a_row_are_counted_until_new_tokens_are_there() {
+    let mut bench = Bench::aged("expired");
+    let next = |bench: &mut Bench| {
+        let ticket = bench.state.launch(Cause::Expired);
+        bench.state.land();
+        let failure = crate::error::RefreshFailure::Unusable;
+        bench.state.next_cool_down(&ticket, failure, None, &bench.policy).unwrap()
+    };
+    let (first, second, third) = (next(&mut bench), next(&mut bench), next(&mut bench));
+    assert!(first < second && second < third, "{first:?} {second:?} {third:?}");
+    let now = bench.now();
+    bench.state.set(set_of(1), &bench.policy, now).unwrap();
+    assert_eq!(next(&mut bench), first);
 }
