@@ -60,6 +60,8 @@ mod file;
 #[cfg(feature = "keyring")]
 mod keyring;
 mod memory;
+#[cfg(any(feature = "file", feature = "redis"))]
+mod pauses;
 #[cfg(feature = "redis")]
 mod redis;
 

@@ -39,7 +39,7 @@ fn dates_are_read(input: &mut Input<'_>, now: SystemTime) {
         forms.push(rfc850);
     }
     for form in forms {
-        assert_eq!(grant::retry_after(&form, now), expected, "{form}");
+        assert_eq!(grant::pause(&form, now), expected, "{form}");
         anything(&form, now);
     }
 }
@@ -50,17 +50,17 @@ fn digits_are_read(input: &mut Input<'_>, now: SystemTime) {
     let seconds = digits.bytes().fold(0_u64, |seconds, digit| {
         seconds.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
     });
-    assert_eq!(grant::retry_after(&digits, now), Some(Duration::from_secs(seconds)), "{digits}");
+    assert_eq!(grant::pause(&digits, now), Some(Duration::from_secs(seconds)), "{digits}");
     for other in
         [format!("-{digits}"), format!("+{digits}"), format!("{digits}.5"), format!("{digits}s")]
     {
-        assert_eq!(grant::retry_after(&other, now), None, "{other}");
+        assert_eq!(grant::pause(&other, now), None, "{other}");
     }
 }
 
 /// What is understood looks like digits or a date, and does not depend on the time that it is.
 fn anything(value: &str, now: SystemTime) {
-    let read = grant::retry_after(value, now);
+    let read = grant::pause(value, now);
     let shape = shape(value.trim());
     let is_digits = !shape.is_empty() && shape.bytes().all(|letter| letter == b'0');
     if is_digits {
@@ -69,7 +69,7 @@ fn anything(value: &str, now: SystemTime) {
     if read.is_some() {
         assert!(is_digits || is_date(&shape), "{value}");
     }
-    assert_eq!(read.is_some(), grant::retry_after(value, SystemTime::UNIX_EPOCH).is_some());
+    assert_eq!(read.is_some(), grant::pause(value, SystemTime::UNIX_EPOCH).is_some());
 }
 
 /// Digits as `0`, letters as `A` and `a`, a word's further small letters dropped.

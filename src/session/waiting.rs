@@ -33,10 +33,6 @@ pub(crate) enum Arrival {
 }
 
 impl Progress {
-    pub(super) fn has_landed(&self) -> bool {
-        matches!(self, Self::Landed(_))
-    }
-
     pub(super) fn is_logging_in(&self) -> bool {
         matches!(self, Self::LoggingIn)
     }
@@ -50,35 +46,32 @@ impl Inner {
         patience: &mut Patience,
     ) -> Result<Arrival, Error> {
         self.refuse_reentry()?;
-        let mut was_logging_in = None;
-        loop {
-            // NOTE: not `borrow_and_update`: a wake-up between `ask` and here must not be swallowed.
-            let is_logging_in = match &*flight.borrow() {
-                Progress::Landed(arrival) => return Ok(arrival.clone()),
-                Progress::LoggingIn => true,
-                Progress::Refreshing => false,
-            };
-            match was_logging_in.replace(is_logging_in) {
-                None => {}
-                Some(was) if was == is_logging_in => return Ok(Arrival::Moved),
-                // Only who has no token that is alive waits for a person: look again.
-                Some(_) => return Ok(Arrival::Read),
-            }
-            match patience.left {
-                Some(left) if !is_logging_in => {
-                    let start = self.clock.now();
-                    let change = self.clock.timeout(left, flight.changed()).await;
-                    let waited = self.clock.now().monotonic - start.monotonic;
-                    patience.spend(waited);
-                    if change.is_none() {
-                        let message = "the request's time was over before the refresh was";
-                        return Err(Error::new(ErrorKind::TimedOut, message));
-                    }
+        // NOTE: not `borrow_and_update`: a wake-up between `ask` and here must not be swallowed.
+        let is_logging_in = match &*flight.borrow() {
+            Progress::Landed(arrival) => return Ok(arrival.clone()),
+            Progress::LoggingIn => true,
+            Progress::Refreshing => false,
+        };
+        match patience.left {
+            Some(left) if !is_logging_in => {
+                let start = self.clock.now();
+                let change = self.clock.timeout(left, flight.changed()).await;
+                let waited = self.clock.now().monotonic - start.monotonic;
+                patience.spend(waited);
+                if change.is_none() {
+                    let message = "the request's time was over before the refresh was";
+                    return Err(Error::new(ErrorKind::TimedOut, message));
                 }
-                // The channel cannot close before it has said that the flight landed.
-                _ => drop(flight.changed().await),
             }
+            // The channel cannot close before it has said that the flight landed.
+            _ => drop(flight.changed().await),
         }
+        Ok(match &*flight.borrow() {
+            Progress::Landed(arrival) => arrival.clone(),
+            // Tokens were set or cleared; or it waits for a person now, as only who has no token
+            // that is alive does.
+            Progress::LoggingIn | Progress::Refreshing => Arrival::Moved,
+        })
     }
 
     /// Runs a part of a flight, or what a flight may have to wait for.

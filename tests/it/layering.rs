@@ -38,6 +38,7 @@ const LAYERS: &[&str] = &[
     "store.rs",
     "store/contract.rs",
     "store/envelope.rs",
+    "store/pauses.rs",
     "store/file/error.rs",
     "store/file/disk/faults.rs",
     "store/file/disk.rs",

@@ -141,8 +141,7 @@ impl State {
             (_, None) if !policy.needs_refresh_token => TokenSet::new(""),
             (_, None) => return AfterLoad::Login(self.absence.clone()),
         };
-        let is_over = tokens.refresh_expires_at().is_some_and(|end| now.wall >= end);
-        if let Some(reason) = hindrance(&tokens, is_over, policy) {
+        if let Some(reason) = hindrance(&tokens, policy, &now) {
             return AfterLoad::Login(reason);
         }
         if let Some(error) = self.exhausted(ticket.cause, policy, now) {
@@ -283,7 +282,7 @@ impl State {
 }
 
 /// Why these tokens cannot be refreshed without a person.
-pub(super) fn hindrance(tokens: &TokenSet, is_over: bool, policy: &Policy) -> Option<LoginReason> {
+pub(super) fn hindrance(tokens: &TokenSet, policy: &Policy, now: &Moment) -> Option<LoginReason> {
     if !policy.needs_refresh_token {
         return None;
     }
@@ -291,5 +290,6 @@ pub(super) fn hindrance(tokens: &TokenSet, is_over: bool, policy: &Policy) -> Op
         return Some(LoginReason::NoRefreshToken);
     }
     // Clocks differ, and some servers extend what they said: unless told otherwise, ask.
+    let is_over = tokens.refresh_expires_at().is_some_and(|end| now.wall >= end);
     (policy.trust_refresh_expiry && is_over).then_some(LoginReason::RefreshTokenExpired)
 }
