@@ -219,7 +219,10 @@ impl State {
     /// that followed them: the next look will find it.
     pub(crate) fn outrun(&mut self, generation: Generation) {
         if self.generation == generation {
-            self.store.seen = self.store.loaded.take().or_else(|| self.store.seen.take());
+            let seen = self.store.loaded.take().or_else(|| self.store.seen.take());
+            // Something is there, though nobody knows what: if that is gone later, it was a logout.
+            let ours = || self.credential.as_ref().map(|credential| credential.tokens.clone());
+            self.store.seen = seen.or_else(ours);
             self.store.unwritten = Unwritten::Nothing;
             self.store.is_outrun = true;
         }
