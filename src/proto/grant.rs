@@ -360,7 +360,7 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
 }
 
 /// `Retry-After` (RFC 9110 §10.2.3): "a nonnegative decimal integer" of seconds, or a date.
-fn pause(retry_after: &str, now: SystemTime) -> Option<Duration> {
+pub(crate) fn pause(retry_after: &str, now: SystemTime) -> Option<Duration> {
     let value = retry_after.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
