@@ -2,11 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use http::HeaderMap;
+use http::header::{DATE, HeaderValue, RETRY_AFTER};
+
 use crate::properties::input::Input;
 use crate::proto::grant;
 
 /// The last second of the year 9999: the dates of HTTP have four digits for it.
 const LAST: u64 = 253_402_300_799;
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// K-35: seconds, or a date in one of three formats, at any time; nothing else.
 pub fn retry_after(input: &[u8]) {
@@ -21,6 +26,29 @@ pub fn retry_after(input: &[u8]) {
         1 => digits_are_read(&mut input, now),
         _ => anything(&String::from_utf8_lossy(input.rest()), now),
     }
+}
+
+/// What is read of `value` alone; a session takes an hour of it at most, and counts from the server's
+/// own time where it knows it.
+fn read(value: &str, now: SystemTime) -> Option<Duration> {
+    let read = grant::pause(value, now);
+    let Ok(retry_after) = HeaderValue::from_str(value) else { return read };
+    let mut headers = HeaderMap::from_iter([(RETRY_AFTER, retry_after)]);
+    // A field value that is not ASCII is no text.
+    let expected = |now| {
+        let pause = grant::pause(value, now).filter(|_| value.is_ascii())?;
+        Some(pause.min(HOUR))
+    };
+    assert_eq!(grant::retry_after(&headers, now), expected(now), "{value}");
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    if now >= SystemTime::UNIX_EPOCH && since.as_secs() <= LAST {
+        let date = HeaderValue::from_str(&httpdate::fmt_http_date(now)).expect("a date");
+        headers.insert(DATE, date);
+        let now = now - Duration::from_nanos(since.subsec_nanos().into());
+        let epoch = SystemTime::UNIX_EPOCH;
+        assert_eq!(grant::retry_after(&headers, epoch), expected(now), "{value}");
+    }
+    read
 }
 
 fn dates_are_read(input: &mut Input<'_>, now: SystemTime) {
@@ -39,7 +67,7 @@ fn dates_are_read(input: &mut Input<'_>, now: SystemTime) {
         forms.push(rfc850);
     }
     for form in forms {
-        assert_eq!(grant::pause(&form, now), expected, "{form}");
+        assert_eq!(read(&form, now), expected, "{form}");
         anything(&form, now);
     }
 }
@@ -50,26 +78,26 @@ fn digits_are_read(input: &mut Input<'_>, now: SystemTime) {
     let seconds = digits.bytes().fold(0_u64, |seconds, digit| {
         seconds.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
     });
-    assert_eq!(grant::pause(&digits, now), Some(Duration::from_secs(seconds)), "{digits}");
+    assert_eq!(read(&digits, now), Some(Duration::from_secs(seconds)), "{digits}");
     for other in
         [format!("-{digits}"), format!("+{digits}"), format!("{digits}.5"), format!("{digits}s")]
     {
-        assert_eq!(grant::pause(&other, now), None, "{other}");
+        assert_eq!(read(&other, now), None, "{other}");
     }
 }
 
 /// What is understood looks like digits or a date, and does not depend on the time that it is.
 fn anything(value: &str, now: SystemTime) {
-    let read = grant::pause(value, now);
+    let is_read = read(value, now).is_some();
     let shape = shape(value.trim());
     let is_digits = !shape.is_empty() && shape.bytes().all(|letter| letter == b'0');
     if is_digits {
-        assert!(read.is_some(), "{value}");
+        assert!(is_read, "{value}");
     }
-    if read.is_some() {
+    if is_read {
         assert!(is_digits || is_date(&shape), "{value}");
     }
-    assert_eq!(read.is_some(), grant::pause(value, SystemTime::UNIX_EPOCH).is_some());
+    assert_eq!(is_read, read(value, SystemTime::UNIX_EPOCH).is_some());
 }
 
 /// Digits as `0`, letters as `A` and `a`, a word's further small letters dropped.

@@ -59,10 +59,12 @@ pub(crate) fn text(text: &str, secrets: &[&str]) -> String {
 /// The `secrets` on one line, as a form has them (RFC 6749 appendix B) and as JSON has them (RFC 8259
 /// §7), where that is not how they are. Long ones that take escaping look like tokens anyway.
 pub(crate) fn escaped(secrets: &[&str]) -> Vec<Zeroizing<String>> {
-    let short = secrets.iter().filter(|secret| secret.len() <= LONGEST);
-    let forms = short.flat_map(|secret| {
-        let forms = [without_controls(secret), as_form(secret), as_json(secret)];
-        forms.into_iter().filter(move |form| form.as_str() != *secret)
+    let forms = secrets.iter().flat_map(|secret| {
+        // What is longer does not come out whole.
+        let is_short = secret.len() <= 4 * LONGEST;
+        let escaped = is_short.then(|| [as_form(secret), as_json(secret)]);
+        let forms = [without_controls(secret)].into_iter().chain(escaped.into_iter().flatten());
+        forms.filter(move |form| form.as_str() != *secret)
     });
     forms.collect()
 }
@@ -200,6 +202,16 @@ mod tests {
         assert_eq!(cut.chars().count(), LONGEST + 1);
         for (length, expected) in [(LONGEST, LONGEST), (LONGEST + 1, LONGEST + 1)] {
             assert_eq!(text(&"😀".repeat(length), &[]).chars().count(), expected);
+        }
+    }
+
+    #[test]
+    fn k_63_a_long_secret_of_many_lines_is_a_secret() {
+        for lines in [10, 100] {
+            let secret = "ä b\n".repeat(lines * LONGEST / 10);
+            let escaped = escaped(&[&secret]);
+            let secrets: Vec<_> = escaped.iter().map(|form| form.as_str()).collect();
+            assert_eq!(text(&format!("over: {secret}"), &secrets), "over: [hidden]");
         }
     }
 
