@@ -2,7 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use reqwest_refresh::{RefreshError, RefreshFailure, TokenSet, TokenStore as _};
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use reqwest_refresh::{
+    Lease, MemoryStore, RefreshError, RefreshFailure, StoreError, TokenSet, TokenStore,
+};
 
 use crate::fenced::{after_three_tries, set_of};
 use crate::support::{Api, Issuer, Rig, SECOND, ScriptedStore, everybody_waits, outcome};
@@ -118,4 +122,75 @@ async fn k_35_an_attempt_without_time_for_an_answer_is_not_made() {
     rig.clock.advance(60 * SECOND);
     assert_eq!(outcome(waiting.await.unwrap()), "authorization server unavailable");
     assert_eq!(rig.issuer.calls(), 1);
+}
+
+/// K-32, K-62: a login's save seemed to fail and had arrived, and another process has refreshed what
+/// it found. Trying again would bring back a refresh token that is used up.
+#[tokio::test]
+async fn k_32_a_login_is_not_saved_again_over_its_successor() {
+    let store = ScriptedStore::holding(set_of(1)).await;
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| builder.store(store.clone()));
+    rig.get().await.unwrap();
+    store.fail(&["save"]);
+    let session = rig.session.clone();
+    let login = tokio::spawn(async move { session.set_tokens(set_of(5)).await });
+    everybody_waits().await;
+    store.memory.save(&set_of(6)).await.unwrap();
+    store.fail(&[]);
+    rig.clock.advance(SECOND);
+    login.await.unwrap().unwrap();
+    assert_eq!(store.access_token().await.as_deref(), Some("a6"));
+    assert_eq!(rig.session.refresh().await.unwrap().refresh_token(), Some("r6"));
+    assert_eq!(rig.issuer.calls(), 0);
+}
+
+/// Somebody else saves another set right before each of the first writes.
+struct Raced {
+    memory: MemoryStore,
+    times: Mutex<u32>,
+}
+
+#[async_trait]
+impl TokenStore for Raced {
+    async fn load(&self) -> Result<Option<TokenSet>, StoreError> {
+        self.memory.load().await
+    }
+
+    async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError> {
+        self.memory.save(tokens).await
+    }
+
+    async fn clear(&self) -> Result<(), StoreError> {
+        self.memory.clear().await
+    }
+
+    async fn lock(&self) -> Result<Lease, StoreError> {
+        Ok(Lease::none())
+    }
+
+    async fn replace(
+        &self,
+        before: Option<&TokenSet>,
+        tokens: &TokenSet,
+    ) -> Result<bool, StoreError> {
+        let left = *self.times.lock();
+        if left > 0 {
+            *self.times.lock() -= 1;
+            self.memory.save(&set_of(100 + left)).await?;
+        }
+        self.memory.replace(before, tokens).await
+    }
+}
+
+/// K-25: a login counts more than a set that somebody else saves at the same time.
+#[tokio::test]
+async fn k_25_a_login_is_written_over_what_comes_between() {
+    for times in [0, 1, 2, 1000] {
+        let memory = MemoryStore::new();
+        let store = Raced { memory: memory.clone(), times: Mutex::new(times) };
+        let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| builder.store(store));
+        rig.session.set_tokens(set_of(5)).await.unwrap();
+        let stored = memory.load().await.unwrap().unwrap();
+        assert_eq!(stored.access_token(), "a5", "{times}");
+    }
 }
