@@ -103,11 +103,13 @@ impl Clock {
 
 #[cfg(feature = "test-util")]
 mod manual {
+    use std::collections::BTreeMap;
+    use std::future::poll_fn;
     use std::sync::Arc;
+    use std::task::{Context, Poll, Waker};
     use std::time::{Duration, Instant, SystemTime};
 
     use parking_lot::Mutex;
-    use tokio::sync::watch;
 
     use crate::clock::Moment;
 
@@ -126,9 +128,20 @@ mod manual {
     struct Inner {
         origin: Moment,
         wall: Mutex<SystemTime>,
-        monotonic: watch::Sender<Duration>,
-        sleepers: Mutex<Vec<Duration>>,
+        monotonic: Mutex<Monotonic>,
     }
+
+    /// How far the monotonic clock is, and who waits for it: by the end of the sleep, then by its
+    /// beginning.
+    #[derive(Debug, Default)]
+    struct Monotonic {
+        now: Duration,
+        sleepers: BTreeMap<Place, Option<Waker>>,
+        sleeps: u64,
+    }
+
+    /// When a sleep ends, and its number.
+    type Place = (Duration, u64);
 
     impl ManualClock {
         /// A clock that shows the time at which it was made.
@@ -139,16 +152,22 @@ mod manual {
                 inner: Arc::new(Inner {
                     origin,
                     wall: Mutex::new(origin.wall),
-                    monotonic: watch::Sender::new(Duration::ZERO),
-                    sleepers: Mutex::default(),
+                    monotonic: Mutex::default(),
                 }),
             }
         }
 
-        /// Lets time pass: both clocks go forward by `duration`, and who slept until then wakes up.
+        /// Lets time pass: both clocks go forward by `duration`, and who slept until then wakes up,
+        /// who wanted to sleep less first.
         pub fn advance(&self, duration: Duration) {
             *self.inner.wall.lock() += duration;
-            self.inner.monotonic.send_modify(|monotonic| *monotonic += duration);
+            let awake = {
+                let monotonic = &mut *self.inner.monotonic.lock();
+                monotonic.now += duration;
+                let due = monotonic.sleepers.range_mut(..=(monotonic.now, u64::MAX));
+                due.filter_map(|(_, waker)| waker.take()).collect::<Vec<_>>()
+            };
+            awake.into_iter().for_each(Waker::wake);
         }
 
         /// Lets the machine sleep: the wall clock goes forward by `duration`, the monotonic clock stands still.
@@ -168,24 +187,19 @@ mod manual {
 
         /// For how long each sleeping task will sleep from now on, the shortest first.
         pub fn sleepers(&self) -> Vec<Duration> {
-            let now = *self.inner.monotonic.borrow();
-            let mut sleepers: Vec<_> =
-                self.inner.sleepers.lock().iter().map(|end| end.saturating_sub(now)).collect();
-            sleepers.sort_unstable();
-            sleepers
+            let monotonic = self.inner.monotonic.lock();
+            let ends = monotonic.sleepers.keys().map(|(end, _)| *end);
+            ends.map(|end| end.saturating_sub(monotonic.now)).collect()
         }
 
         pub(crate) fn now(&self) -> Moment {
-            let monotonic = self.inner.origin.monotonic + *self.inner.monotonic.borrow();
+            let monotonic = self.inner.origin.monotonic + self.inner.monotonic.lock().now;
             Moment { wall: self.wall(), monotonic }
         }
 
         pub(crate) async fn sleep(&self, duration: Duration) {
-            let mut monotonic = self.inner.monotonic.subscribe();
-            let end = monotonic.borrow().saturating_add(duration);
-            let _sleeper = Sleeper::new(&self.inner, end);
-            // The sender lives in `self`, so the channel cannot close while we wait.
-            let _ = monotonic.wait_for(|now| *now >= end).await;
+            let sleeper = Sleeper::new(&self.inner, duration);
+            poll_fn(|context| sleeper.poll(context)).await;
         }
     }
 
@@ -198,22 +212,31 @@ mod manual {
     /// An entry in the list of sleepers, for as long as the sleep lasts or until it is dropped.
     struct Sleeper<'a> {
         inner: &'a Inner,
-        end: Duration,
+        place: Place,
     }
 
     impl<'a> Sleeper<'a> {
-        fn new(inner: &'a Inner, end: Duration) -> Self {
-            inner.sleepers.lock().push(end);
-            Self { inner, end }
+        fn new(inner: &'a Inner, duration: Duration) -> Self {
+            let monotonic = &mut *inner.monotonic.lock();
+            monotonic.sleeps += 1;
+            let place = (monotonic.now.saturating_add(duration), monotonic.sleeps);
+            monotonic.sleepers.insert(place, None);
+            Self { inner, place }
+        }
+
+        fn poll(&self, context: &Context<'_>) -> Poll<()> {
+            let monotonic = &mut *self.inner.monotonic.lock();
+            if monotonic.now >= self.place.0 {
+                return Poll::Ready(());
+            }
+            monotonic.sleepers.insert(self.place, Some(context.waker().clone()));
+            Poll::Pending
         }
     }
 
     impl Drop for Sleeper<'_> {
         fn drop(&mut self) {
-            let mut sleepers = self.inner.sleepers.lock();
-            if let Some(index) = sleepers.iter().position(|end| *end == self.end) {
-                sleepers.swap_remove(index);
-            }
+            self.inner.monotonic.lock().sleepers.remove(&self.place);
         }
     }
 }

@@ -3,15 +3,15 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::HeaderMap;
-use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
 use reqwest::{Client, ClientBuilder, Request};
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, RefreshError, RefreshFailure};
 use crate::proto::grant::{Answer, retry_after};
-use crate::proto::policy::LONGEST_PAUSE;
+use crate::proto::provider::Provider;
 use crate::secret::SecretBytes;
+use crate::token::TokenSet;
 
 /// A client that is cookie-less, follows no redirect, unpacks nothing, keeps no idle connection, and
 /// reads no more than 1 MiB of an answer. Its clones are the same client.
@@ -69,28 +69,52 @@ impl HttpClient {
 impl HttpAnswer {
     /// What the protocol has to know of it.
     pub(crate) fn as_answer(&self) -> Answer<'_> {
-        Answer {
-            status: self.status,
-            retry_after: self.retry_after(),
-            is_form: self.is_form(),
-            body: &self.body,
-        }
+        Answer::new(self.status, &self.headers, &self.body, Clock::System.now().wall)
     }
 
-    /// How long the server asks to be left alone, an hour at most. A date is compared with the server's own clock
-    /// where it tells it.
+    /// How long the server asks to be left alone.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        let text = |name| self.headers.get(name)?.to_str().ok();
-        let server_time = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
-        let now = server_time.unwrap_or_else(|| Clock::System.now().wall);
-        Some(retry_after(text(RETRY_AFTER)?, now)?.min(LONGEST_PAUSE))
+        retry_after(&self.headers, Clock::System.now().wall)
     }
+}
 
-    /// RFC 9110 §8.3.1: type and subtype are compared without case; parameters may follow.
-    fn is_form(&self) -> bool {
-        let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let kind = value.and_then(|value| value.split(';').next()).unwrap_or_default();
-        kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+impl Provider {
+    /// Reads any answer of this server's token endpoint: the new tokens, or what may be done now
+    /// ([`RefreshFailure`]), and when (`Retry-After`).
+    ///
+    /// For a [`Refresh`](crate::Refresh) that sends by an HTTP client of its own. Where there is no
+    /// answer, say so yourself: [`NotSent`](RefreshFailure::NotSent) or
+    /// [`Lost`](RefreshFailure::Lost). What is kept of the server's words has none of `secrets` in
+    /// it: name what was sent, since servers repeat it.
+    ///
+    /// ```
+    /// use http::{HeaderMap, StatusCode};
+    /// use reqwest_refresh::{Provider, RefreshFailure};
+    ///
+    /// let mut headers = HeaderMap::new();
+    /// headers.insert("retry-after", "7".parse().unwrap());
+    /// let answer = Provider::rfc6749().read_answer(
+    ///     StatusCode::SERVICE_UNAVAILABLE,
+    ///     &headers,
+    ///     b"<h1>Back soon</h1>",
+    ///     &["the refresh token"],
+    /// );
+    /// assert_eq!(answer.unwrap_err().failure(), RefreshFailure::Busy);
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What the server says, if it says an error, or that there is no access token of the type
+    /// `Bearer` (RFC 6749 §7.1).
+    pub fn read_answer(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+        secrets: &[&str],
+    ) -> Result<TokenSet, RefreshError> {
+        let now = Clock::System.now().wall;
+        Answer::new(status.as_u16(), headers, body, now).read(self, false, secrets)
     }
 }
 

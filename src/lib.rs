@@ -7,6 +7,9 @@ mod discovery;
 mod error;
 mod http_client;
 mod middleware;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod properties;
 mod proto;
 mod refresh;
 mod secret;

@@ -201,9 +201,8 @@ impl Session {
                 (guarded.subscribe(), guarded.state.generation())
             };
             match flight {
-                Some(mut progress) => {
-                    let _ = progress.wait_for(|progress| progress.has_landed()).await;
-                }
+                // It has landed when nobody can tell its progress any more.
+                Some(mut progress) => while progress.changed().await.is_ok() {},
                 None => self.keep_in_store(generation).await?,
             }
             let guarded = self.inner.guarded.lock();

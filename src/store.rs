@@ -54,12 +54,14 @@ use crate::token::TokenSet;
 #[cfg(feature = "test-util")]
 pub mod contract;
 #[cfg(any(feature = "file", feature = "keyring", feature = "redis"))]
-mod envelope;
+pub(crate) mod envelope;
 #[cfg(feature = "file")]
 mod file;
 #[cfg(feature = "keyring")]
 mod keyring;
 mod memory;
+#[cfg(any(feature = "file", feature = "redis"))]
+mod pauses;
 #[cfg(feature = "redis")]
 mod redis;
 mod resources;

@@ -140,11 +140,6 @@ impl http_body::Body for Resumed {
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        let rest_is_over = self.rest.as_ref().is_none_or(|rest| rest.is_end_stream());
-        self.read.is_empty() && self.last.is_none() && rest_is_over
-    }
-
     fn size_hint(&self) -> SizeHint {
         let read = self.read.len() as u64;
         let mut hint = match &self.rest {

@@ -6,8 +6,8 @@ use http::header::WWW_AUTHENTICATE;
 /// One challenge: a scheme and its parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Challenge {
-    scheme: String,
-    parameters: Vec<(String, String)>,
+    pub(crate) scheme: String,
+    pub(crate) parameters: Vec<(String, String)>,
 }
 
 impl Challenge {
@@ -68,7 +68,6 @@ impl<'a> Parser<'a> {
     fn challenges(mut self) -> Vec<Challenge> {
         let mut challenges: Vec<Challenge> = Vec::new();
         loop {
-            self.skip(|byte| byte == b',' || is_space(byte));
             let word = self.take(is_token);
             if word.is_empty() {
                 if self.rest.is_empty() {
@@ -77,7 +76,7 @@ impl<'a> Parser<'a> {
                 self.rest = &self.rest[1..];
                 continue;
             }
-            let spaces = self.skip(is_space);
+            self.skip(is_space);
             match challenges.last_mut() {
                 // `name = value`; a scheme is never followed by `=`.
                 Some(challenge) if self.rest.first() == Some(&b'=') => {
@@ -87,9 +86,7 @@ impl<'a> Parser<'a> {
                 }
                 _ => {
                     challenges.push(Challenge { scheme: word, parameters: Vec::new() });
-                    if spaces > 0 {
-                        self.skip_token68();
-                    }
+                    self.skip_token68();
                 }
             }
         }
@@ -132,10 +129,8 @@ impl<'a> Parser<'a> {
         String::from_utf8_lossy(word).into_owned()
     }
 
-    fn skip(&mut self, unwanted: impl Fn(u8) -> bool) -> usize {
-        let (skipped, rest) = self.split(unwanted);
-        self.rest = rest;
-        skipped.len()
+    fn skip(&mut self, unwanted: impl Fn(u8) -> bool) {
+        self.rest = self.split(unwanted).1;
     }
 
     fn split(&self, wanted: impl Fn(u8) -> bool) -> (&'a [u8], &'a [u8]) {

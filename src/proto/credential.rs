@@ -71,6 +71,11 @@ impl Credential {
         Ok(Self { generation, tokens, header, received: start, life })
     }
 
+    /// This one, no younger than `other`, which has the same access token.
+    pub(crate) fn no_younger_than(self, other: &Self) -> Self {
+        Self { received: other.received, life: other.life, ..self }
+    }
+
     /// The age at `now`.
     #[inline]
     pub(crate) fn age(&self, now: &Moment) -> Age {
@@ -98,11 +103,6 @@ impl Credential {
     /// How long ago it was received.
     pub(crate) fn existed_for(&self, now: &Moment) -> Duration {
         now.monotonic.saturating_duration_since(self.received.monotonic)
-    }
-
-    /// Whether the refresh token's known end is over at `now`.
-    pub(crate) fn refresh_token_is_over(&self, now: &Moment) -> bool {
-        self.tokens.refresh_expires_at().is_some_and(|end| now.wall >= end)
     }
 }
 
@@ -320,6 +320,11 @@ mod tests {
         assert!(ends(exp_in(9), true, Some(HOUR)) < Some(wall + HOUR));
         assert_eq!(ends(exp_in(9), false, Some(HOUR)), Some(wall + HOUR));
         assert_eq!(ends("opaque".into(), true, Some(HOUR)), Some(wall + HOUR));
+        let said = TokenSet::new("opaque").with_expires_in(7 * SECOND);
+        let mut policy = policy();
+        policy.default_lifetime = Some(HOUR);
+        let said = learn_ends(said, Provenance::Issued, now(&clock), &policy);
+        assert_eq!(said.expires_at(), Some(wall + 7 * SECOND), "the server has said it");
     }
 
     /// K-55, Q-11, Q-12, DIGIRUNNER.md §6.2.
@@ -427,7 +432,6 @@ mod tests {
             let _ = credential.age(&now(&clock));
             prop_assert!(credential.existed_for(&now(&clock)) == FAR / 2);
             let _ = credential.lasts(Duration::MAX, &now(&clock));
-            let _ = credential.refresh_token_is_over(&now(&clock));
         }
     }
 }

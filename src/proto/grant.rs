@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::mem::take;
 use std::time::{Duration, SystemTime};
 
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
 use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use url::form_urlencoded::Serializer;
 
 use crate::error::{RefreshError, RefreshFailure, ServerError};
+use crate::proto::policy::LONGEST_PAUSE;
 use crate::proto::provider::Provider;
 use crate::proto::redact;
 use crate::secret::Members;
@@ -69,7 +72,12 @@ pub(crate) struct Answer<'a> {
     pub(crate) body: &'a [u8],
 }
 
-impl Answer<'_> {
+impl<'a> Answer<'a> {
+    /// What came, at `now`.
+    pub(crate) fn new(status: u16, headers: &HeaderMap, body: &'a [u8], now: SystemTime) -> Self {
+        Self { status, retry_after: retry_after(headers, now), is_form: is_form(headers), body }
+    }
+
     /// The new tokens, or why there are none. What is kept of the server's words has none of
     /// `secrets` in it.
     pub(crate) fn read(
@@ -153,7 +161,10 @@ impl Answer<'_> {
         let theirs = ["access_token", "id_token", "refresh_token"]
             .iter()
             .filter_map(|name| members.get(*name)?.as_str());
-        let secrets = &secrets.iter().copied().chain(theirs).collect::<Vec<_>>()[..];
+        let secrets: Vec<_> = secrets.iter().copied().chain(theirs).collect();
+        let escaped = redact::escaped(&secrets);
+        let escaped = escaped.iter().map(|secret| secret.as_str());
+        let secrets = &secrets.into_iter().chain(escaped).collect::<Vec<_>>()[..];
         let clean = |value: &Value| Some(redact::text(value.as_str()?, secrets));
         let member = |name: &str| clean(members.get(name)?);
         let inner = |name: &str| clean(error.get(name)?);
@@ -256,15 +267,14 @@ const LONGEST_CLAIMS: usize = 8 * 1024;
 
 /// Whether this is a claims request (OpenID Connect Core §5.5), as Entra sends one: JSON in a text.
 /// The next login repeats it to the letter, so it is not shortened, unless a secret is in it, or
-/// could be: JSON has more ways than one to write a text, but not without a backslash.
+/// could be: JSON has more ways than one to write a text, but not without a backslash, and a URL not
+/// without a percent sign.
 fn is_claims_request(claims: &Value, secrets: &[&str]) -> bool {
-    let has_secret =
-        |text: &str| secrets.iter().any(|secret| !secret.is_empty() && text.contains(secret));
     claims.as_str().is_some_and(|text| {
         text.len() <= LONGEST_CLAIMS
             && json_object(text.as_bytes()).is_some()
-            && !text.contains('\\')
-            && !has_secret(text)
+            && !text.contains(['\\', '%'])
+            && !redact::has_secret(text, secrets)
     })
 }
 
@@ -340,14 +350,30 @@ fn scope(value: Value) -> Option<String> {
     }
 }
 
+/// How long a server asks to be left alone, an hour at most. A date is compared with the server's
+/// own clock where it tells it.
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok();
+    let server_time = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
+    let pause = pause(text(RETRY_AFTER)?, server_time.unwrap_or(now))?;
+    Some(pause.min(LONGEST_PAUSE))
+}
+
 /// `Retry-After` (RFC 9110 §10.2.3): "a nonnegative decimal integer" of seconds, or a date.
-pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    let value = value.trim();
+pub(crate) fn pause(retry_after: &str, now: SystemTime) -> Option<Duration> {
+    let value = retry_after.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
     Some(date.duration_since(now).unwrap_or_default())
+}
+
+/// RFC 9110 §8.3.1: type and subtype are compared without case; parameters may follow.
+fn is_form(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = value.and_then(|value| value.split(';').next()).unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 #[cfg(test)]

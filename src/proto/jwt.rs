@@ -18,6 +18,10 @@ pub(crate) struct Life {
 
 /// What `token` says of its own life, if it is a JWT that says it plausibly.
 pub(crate) fn life(token: &str) -> Option<Life> {
+    // RFC 7515 §7.1: a JWS has three parts; a JWE has five, and its claims are sealed.
+    if token.split('.').count() != 3 {
+        return None;
+    }
     let claims: Map<String, Value> = insecure_decode_claims(token).ok()?;
     let exp = numeric_date(claims.get("exp")?)?;
     let iat = claims.get("iat").and_then(numeric_date);
@@ -78,6 +82,8 @@ mod tests {
             ("opaque", "2YotnFZFEjr1zCsicMWpAA"),
             ("two parts", "a.b"),
             ("JWE", "eyJhbGciOiJSU0EtT0FFUCJ9.a2V5.aXY.Y2lwaGVy.dGFn"),
+            ("four parts", "a.b.eyJleHAiOjEwMDAwMDB9.c2ln"),
+            ("a JWE with claims in it", "a.b.c.eyJleHAiOjEwMDAwMDB9.dGFn"),
             ("dots", "....."),
             ("empty", ""),
             ("not ASCII", "ä.ö.ü"),

@@ -234,8 +234,8 @@ pub(crate) mod tests {
         let busy = |wait| RefreshError::new(RefreshFailure::Busy, "").with_retry_after(wait);
         let verdict = policy().attempts().after_failure(&busy(7 * SECOND), 30 * SECOND);
         assert_eq!(verdict, AfterFailure::TryAgainIn(7 * SECOND));
-        let verdict = policy().attempts().after_failure(&busy(31 * SECOND), 30 * SECOND);
-        assert_eq!(verdict, AfterFailure::GiveUp);
+        let verdict = policy().attempts().after_failure(&busy(30 * SECOND), 30 * SECOND);
+        assert_eq!(verdict, AfterFailure::GiveUp, "no time is left for it");
     }
 
     #[test]
@@ -264,6 +264,21 @@ pub(crate) mod tests {
         assert_eq!(at(0.0), 60 * SECOND);
         assert_eq!(at(1.0), 30 * SECOND);
         assert_eq!(at(0.25), at(0.25));
+    }
+
+    /// K-35, B10: a fleet whose server fails does not come back as one.
+    #[test]
+    fn k_13_sessions_come_back_to_a_failing_server_at_different_times() {
+        let after = |place| {
+            let policy = Policy { place, ..policy() };
+            let lost = RefreshError::new(RefreshFailure::Lost, "");
+            let cool_down = policy.cool_down(1, RefreshFailure::Lost, None);
+            (cool_down, policy.attempts().after_failure(&lost, 60 * SECOND))
+        };
+        let (one, other) = (after(0.25), after(0.75));
+        assert_ne!(one.0, other.0);
+        assert_ne!(one.1, other.1);
+        assert_eq!(one, after(0.25));
     }
 
     proptest! {

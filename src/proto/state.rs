@@ -63,6 +63,8 @@ struct Store {
     /// What was sent for the current tokens: where it is found again, the store has lost them.
     used_up: Option<TokenSet>,
     unwritten: Unwritten,
+    /// Whether somebody else has written what nobody here has read: our tokens are used up.
+    is_outrun: bool,
 }
 
 /// What the store does not know yet.
@@ -110,6 +112,7 @@ impl State {
                 sent: None,
                 used_up: None,
                 unwritten: Unwritten::Nothing,
+                is_outrun: false,
             },
             announced_login_due: None,
         }
@@ -174,6 +177,7 @@ impl State {
     ) {
         if is_saved && self.store.exists {
             self.store.seen = tokens.cloned();
+            self.store.loaded = None;
         } else if let Some(loaded) = self.store.loaded.take() {
             self.store.seen = Some(loaded);
         }
@@ -199,7 +203,7 @@ impl State {
         match self.store.unwritten {
             // What could not be written is newer than what was there before anybody looked.
             Unwritten::Refreshed if self.store.first_read.is_some() => Over::Anything,
-            _ => self.over_found(self.last_seen()),
+            _ => self.over_found(self.store.seen.clone()),
         }
     }
 
@@ -215,20 +219,26 @@ impl State {
     /// that followed them: the next look will find it.
     pub(crate) fn outrun(&mut self, generation: Generation) {
         if self.generation == generation {
-            self.store.seen = self.store.loaded.take().or_else(|| self.store.seen.take());
+            let seen = self.store.loaded.take().or_else(|| self.store.seen.take());
+            // Something is there, though nobody knows what: if that is gone later, it was a logout.
+            let ours = || self.credential.as_ref().map(|credential| credential.tokens.clone());
+            self.store.seen = seen.or_else(ours);
             self.store.unwritten = Unwritten::Nothing;
+            self.store.is_outrun = true;
         }
     }
 
-    /// What the store held when it was last seen: all that is known while it fails.
+    /// What the store held when it was last seen, by a flight that came to nothing too: all that is
+    /// known while it fails.
     pub(crate) fn last_seen(&self) -> Option<TokenSet> {
-        self.store.seen.clone()
+        self.store.loaded.clone().or_else(|| self.store.seen.clone())
     }
 
     /// Whether there is anything to refresh, as far as can be told without the store.
     pub(crate) fn knows_what_to_refresh(&self, policy: &Policy) -> bool {
         let has_looked = self.store.first_read.is_none();
-        self.credential.is_some() || has_looked || !policy.needs_refresh_token
+        !self.store.is_outrun
+            && (self.credential.is_some() || has_looked || !policy.needs_refresh_token)
     }
 
     /// Whether the store still has to be written.
@@ -314,6 +324,7 @@ impl Store {
     /// The user has spoken: it has to be written, and what is there does not count any more.
     fn overrule(&mut self) {
         self.first_read = None;
+        self.is_outrun = false;
         if self.exists {
             self.unwritten = Unwritten::Said;
         }
@@ -328,6 +339,12 @@ impl Store {
             (None, Some(_)) => self.unwritten == Unwritten::Nothing,
             (_, None) => false,
         }
+    }
+
+    /// Whether a flight has read this already, and could do nothing with it.
+    fn was_loaded(&self, stored: Option<&TokenSet>) -> bool {
+        let loaded = self.loaded.as_ref();
+        loaded.zip(stored).is_some_and(|(loaded, stored)| loaded.same_tokens(stored))
     }
 
     /// Whether it has lost what was saved last, as by a failover.

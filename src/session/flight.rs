@@ -236,7 +236,9 @@ impl Flight {
                 AfterFailure::GiveUp => return Err((error, attempts.lost)),
                 AfterFailure::TryAgainIn(delay) => inner.settings.clock.sleep(delay).await,
             }
-            if !lease.is_held() || self.has_lost() {
+            // A machine that slept meanwhile has no time left for an answer.
+            let is_late = end.left_at(&inner.settings.clock.now()).is_zero();
+            if is_late || !lease.is_held() || self.has_lost() {
                 return Err((error, attempts.lost));
             }
         }

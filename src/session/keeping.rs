@@ -11,6 +11,9 @@ use crate::session::{Event, Inner, Session};
 use crate::store::{Lease, StoreError, TokenStore};
 use crate::token::{Generation, TokenSet};
 
+/// How often a write is tried.
+const TRIES: u32 = 3;
+
 impl Session {
     /// Does something in a task of its own: a caller who goes away does not interrupt it. `who`
     /// takes part in it, and may panic.
@@ -170,27 +173,53 @@ impl Inner {
     }
 
     /// Saves `tokens` over what may be there, or clears the store. Says `false` if something else is
-    /// there. Up to three tries, each bounded.
+    /// there.
     pub(super) async fn write(
         &self,
         store: &dyn TokenStore,
         tokens: Option<&TokenSet>,
         over: &Over,
     ) -> Result<bool, Error> {
+        match (tokens, over) {
+            (None, _) => self.repeat(|| store.clear()).await.map(|()| true),
+            (Some(tokens), Over::Found(before)) => {
+                self.repeat(|| store.replace(before.as_ref(), tokens)).await
+            }
+            (Some(tokens), Over::Anything) => self.overwrite(store, tokens).await,
+        }
+    }
+
+    /// Saves `tokens` over whatever is there. But a try that seemed to fail may have arrived: what is
+    /// neither those nor what was there before is newer. Then says `false`.
+    async fn overwrite(&self, store: &dyn TokenStore, tokens: &TokenSet) -> Result<bool, Error> {
+        for _ in 0..TRIES {
+            // What nobody can read is not newer.
+            let Ok(before) = self.load(store).await else { break };
+            let mut tries = 0;
+            let replacing = self.repeat(|| {
+                tries += 1;
+                store.replace(before.as_ref(), tokens)
+            });
+            if replacing.await? {
+                return Ok(true);
+            }
+            if tries > 1 {
+                return Ok(false);
+            }
+        }
+        self.repeat(|| store.save(tokens)).await.map(|()| true)
+    }
+
+    /// Tries to write a few times, each of them bounded.
+    async fn repeat<T, F>(&self, mut write: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
         let mut tries = 0;
         loop {
-            let writing = async {
-                match (tokens, over) {
-                    (None, _) => store.clear().await.map(|()| true),
-                    (Some(tokens), Over::Anything) => store.save(tokens).await.map(|()| true),
-                    (Some(tokens), Over::Found(before)) => {
-                        store.replace(before.as_ref(), tokens).await
-                    }
-                }
-            };
-            let result = self.bounded(self.settings.deadlines.store, "written", writing).await;
+            let result = self.bounded(self.settings.deadlines.store, "written", write()).await;
             tries += 1;
-            if result.is_ok() || tries == 3 {
+            if result.is_ok() || tries == TRIES {
                 return result;
             }
             self.settings.clock.sleep(Duration::from_millis(100) * tries).await;

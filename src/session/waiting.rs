@@ -33,10 +33,6 @@ pub(crate) enum Arrival {
 }
 
 impl Progress {
-    pub(super) fn has_landed(&self) -> bool {
-        matches!(self, Self::Landed(_))
-    }
-
     pub(super) fn is_logging_in(&self) -> bool {
         matches!(self, Self::LoggingIn)
     }
@@ -50,26 +46,23 @@ impl Inner {
         patience: &mut Patience,
     ) -> Result<Arrival, Error> {
         self.refuse_reentry()?;
-        let mut was_logging_in = None;
-        loop {
-            // NOTE: not `borrow_and_update`: a wake-up between `ask` and here must not be swallowed.
-            let is_logging_in = match &*flight.borrow() {
-                Progress::Landed(arrival) => return Ok(arrival.clone()),
-                Progress::LoggingIn => true,
-                Progress::Refreshing => false,
-            };
-            match was_logging_in.replace(is_logging_in) {
-                None => {}
-                Some(was) if was == is_logging_in => return Ok(Arrival::Moved),
-                // Only who has no token that is alive waits for a person: look again.
-                Some(_) => return Ok(Arrival::Read),
-            }
-            // The channel cannot close before it has said that the flight landed.
-            match is_logging_in {
-                true => drop(flight.changed().await),
-                false => drop(patience.within(&self.settings.clock, flight.changed()).await?),
-            }
+        // NOTE: not `borrow_and_update`: a wake-up between `ask` and here must not be swallowed.
+        let is_logging_in = match &*flight.borrow() {
+            Progress::Landed(arrival) => return Ok(arrival.clone()),
+            Progress::LoggingIn => true,
+            Progress::Refreshing => false,
+        };
+        // The channel cannot close before it has said that the flight landed.
+        match is_logging_in {
+            true => drop(flight.changed().await),
+            false => drop(patience.within(&self.settings.clock, flight.changed()).await?),
         }
+        Ok(match &*flight.borrow() {
+            Progress::Landed(arrival) => arrival.clone(),
+            // Tokens were set or cleared; or it waits for a person now, as only who has no token
+            // that is alive does.
+            Progress::LoggingIn | Progress::Refreshing => Arrival::Moved,
+        })
     }
 
     /// Runs a part of a flight, or what a flight may have to wait for.

@@ -46,14 +46,14 @@ async fn what_was_saved_comes_back<S: TokenStore>(open: &impl Fn() -> S) {
     let mut members = Map::new();
     members.insert("org_id".into(), json!("100000"));
     members.insert("nested".into(), json!({"list": [1, 2.5, null, "ä\n\"'"]}));
-    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     let full = TokenSet::new("access ä\"'")
         .with_refresh_token("refresh")
         .with_token_type("bearer")
         .with_scope("a b")
         .with_expires_in(Duration::from_secs(3600))
-        .with_expires_at(end)
-        .with_refresh_expires_at(end + Duration::from_secs(1))
+        .with_expires_at(at(2_000_000_000))
+        .with_refresh_expires_at(at(2_000_000_001))
         .with_members(members);
     for (case, tokens) in [
         ("everything", full),

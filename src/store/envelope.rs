@@ -37,9 +37,9 @@ pub(crate) fn open(written: &[u8]) -> Result<TokenSet, Unread> {
         return Err(Unread::NotOurs("it does not say that it is one"));
     }
     match envelope.get("version").and_then(Value::as_u64) {
+        None | Some(0) => return Err(Unread::NotOurs("it has no version that there ever was")),
         Some(VERSION) => {}
-        Some(version) if version > VERSION => return Err(Unread::Newer(version)),
-        _ => return Err(Unread::NotOurs("it has no version that there ever was")),
+        Some(newer) => return Err(Unread::Newer(newer)),
     }
     let tokens = envelope.remove("tokens").unwrap_or_default();
     serde_json::from_value(tokens).map_err(|_| Unread::NotOurs("its tokens are damaged"))
@@ -108,6 +108,8 @@ mod tests {
             let error = open(text.as_bytes()).expect_err(&text);
             assert_eq!(error, Unread::NotOurs(expected), "{text:.200}");
         }
+        let full = whole.clone() + &" ".repeat(LIMIT - whole.len());
+        assert!(open(full.as_bytes()).is_ok(), "as large as may be");
         let newer = ours(json!(2), json!({"sealed": "CANARY"}));
         assert_eq!(open(newer.as_bytes()).unwrap_err(), Unread::Newer(2));
         assert_eq!(
@@ -131,6 +133,15 @@ mod tests {
         let mut more = expected;
         more["comment"] = json!("by hand");
         assert!(open(more.to_string().as_bytes()).unwrap().same_tokens(&tokens));
+    }
+
+    /// What a set says after a thousand savings is what the server said.
+    #[test]
+    fn a_number_is_the_same_each_time_that_it_is_read() {
+        let members = json!({"x": [23_339_272_056_854_775_807_f64, 0.1, 1e-308, f64::MAX]});
+        let members = members.as_object().unwrap().clone();
+        let tokens = TokenSet::new("a").with_members(members.clone());
+        assert_eq!(open(&seal(&tokens).unwrap()).unwrap().members(), &members);
     }
 
     /// K-60: rather an error now than a file that nobody can read later.

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use crate::store::pauses::Pauses;
 use crate::store::{Lease, StoreError, TokenStore, is_free};
 use crate::token::TokenSet;
 
@@ -113,13 +114,12 @@ impl FileStore {
 
     /// Asks again and again, and blocks nobody: whoever stops waiting leaves nothing behind.
     async fn wait_for(&self, lock: Lock) -> Result<File, FileStoreError> {
-        let mut pause = SHORTEST_PAUSE;
+        let mut pauses = Pauses::new(SHORTEST_PAUSE, LONGEST_PAUSE);
         loop {
             if let Some(held) = self.block_on(move |place| place.try_lock(lock)).await? {
                 return Ok(held);
             }
-            sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            pause = (2 * pause).min(LONGEST_PAUSE);
+            sleep(pauses.next(fastrand::f64())).await;
         }
     }
 
@@ -138,8 +138,7 @@ impl FileStore {
     }
 }
 
-/// How long to wait before a lock is tried again: at first, and at most. In between it doubles; up
-/// to half of it is cut off at random.
+/// How long to wait before a lock is tried again: at first, and at most.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 

@@ -109,6 +109,22 @@ async fn k_26_parallel_rejections_over_budget_all_get_their_401() {
     assert_eq!(rig.issuer.calls(), 1);
 }
 
+/// K-26: nor an error where it is the budget for ends that is spent by the time of the 401.
+#[tokio::test]
+async fn k_26_a_401_for_an_older_token_is_the_callers_where_the_next_may_not_be_refreshed() {
+    let rig =
+        Rig::with(Api::rejecting(&["a0"]), Issuer::new(), |b| b.refresh_budget(0, 30 * SECOND));
+    rig.api.hold();
+    let request = rig.spawn_get();
+    everybody_waits().await;
+    let over = TokenSet::new("over").with_refresh_token("r");
+    let over = over.with_expires_at(rig.clock.wall() - SECOND);
+    rig.session.set_tokens(over).await.unwrap();
+    rig.api.release();
+    assert_eq!(outcome(request.await.unwrap()), "401");
+    assert_eq!((rig.issuer.calls(), rig.api.arrived()), (0, 1));
+}
+
 /// K-26: one path that always answers 401 starves nobody, nor do tokens over on arrival.
 #[tokio::test]
 async fn k_26_rejections_and_ends_have_budgets_of_their_own() {

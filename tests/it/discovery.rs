@@ -85,6 +85,8 @@ async fn r_110_metadata_is_found_at_both_places_in_this_order() {
         let server = server(place, path).await;
         let found = discover(&server, path).await.expect(case);
         assert_eq!(found.issuer(), server.url(path), "{case}");
+        let printed = format!("ServerMetadata {{ issuer: {:?}, .. }}", found.issuer());
+        assert_eq!(format!("{found:?}"), printed, "{case}");
         assert_eq!(found.auth_methods(), ["client_secret_basic", "private_key_jwt"], "{case}");
         assert_eq!(found.member("jwks_uri"), Some(&server.url("/jwks").into()), "{case}");
         assert_eq!(found.member("userinfo_endpoint"), None, "{case}");

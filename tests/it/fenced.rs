@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest_refresh::{
-    ErrorKind, Lease, LoginReason, MemoryStore, RefreshFailure, StoreError, TokenSet, TokenStore,
+    Authenticate, ErrorKind, Lease, LoginReason, MemoryStore, RefreshFailure, StoreError, TokenSet,
+    TokenStore,
 };
 use tokio::sync::Semaphore;
 
@@ -216,6 +217,60 @@ async fn k_60_what_is_saved_late_overwrites_only_what_was_found() {
         let next = if written_meanwhile { "a9" } else { "a2" };
         assert_eq!(rig.api.tokens().last().unwrap(), next, "{case}: and the next flight finds it");
     }
+}
+
+/// K-25, K-61: a pair that could not be saved, and was overtaken by another process, ends with that
+/// process's logout.
+#[tokio::test]
+async fn k_61_a_logout_elsewhere_counts_for_a_pair_that_was_overtaken() {
+    let (store, hook) = (ScriptedStore::new(), Hook::declining());
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| hook.on(b.store(store.clone())));
+    rig.get().await.unwrap();
+    rig.clock.advance(HOUR);
+    store.fail(&["save"]);
+    assert_eq!(outcome(after_three_tries(&rig).await), "200");
+    store.fail(&[]);
+    store.memory.save(&set_of(9)).await.unwrap();
+    rig.session.settle().await.unwrap();
+    assert_eq!(store.access_token().await.as_deref(), Some("a9"));
+    store.memory.clear().await.unwrap();
+    rig.clock.advance(HOUR);
+    assert_eq!(rig.outcome().await, "login required");
+    assert_eq!(rig.issuer.sent(), ["r0"]);
+}
+
+/// K-07, K-61: nor is a refresh token kept, from an answer of no other use, over a newer pair.
+#[tokio::test]
+async fn k_07_a_refresh_token_alone_does_not_overwrite_a_newer_pair() {
+    let (store, hook) = (ScriptedStore::new(), Hook::declining());
+    let rig = rig_over(&store, &hook).await;
+    rig.issuer.then(Ok(TokenSet::new("").with_refresh_token("r5")));
+    rig.issuer.hold();
+    let request = rig.spawn_get();
+    everybody_waits().await;
+    store.memory.save(&set_of(9)).await.unwrap();
+    rig.issuer.release();
+    assert_eq!(outcome(request.await.unwrap()), "authorization server unavailable");
+    let log = store.log();
+    rig.session.settle().await.unwrap();
+    assert_eq!(store.log(), log, "there is nothing left to write");
+    rig.clock.advance(60 * SECOND);
+    assert_eq!(rig.outcome().await, "200");
+    assert_eq!(rig.api.tokens().last().unwrap(), "a9");
+    assert_eq!(rig.issuer.sent(), ["r0"]);
+}
+
+/// K-06, K-61: what another process has saved is good for everybody who waited, if it is alive.
+#[tokio::test]
+async fn k_61_an_adopted_pair_is_as_good_as_a_refreshed_one() {
+    let (store, hook) = (ScriptedStore::new(), Hook::declining());
+    let rig = rig_over(&store, &hook).await;
+    let end = rig.clock.wall() + 10 * SECOND;
+    store.memory.save(&set_of(9).with_expires_at(end)).await.unwrap();
+    let request = rig.client.get("https://api.test/orders");
+    let wish = Authenticate::ValidFor(HOUR);
+    assert_eq!(outcome(request.with_extension(wish).send().await), "200");
+    assert_eq!((rig.api.tokens().pop().as_deref(), rig.issuer.calls()), (Some("a9"), 0));
 }
 
 /// K-60, K-61: a store that lost its last save, as Redis may by a crash or a failover, holds a pair

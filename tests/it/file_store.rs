@@ -177,6 +177,19 @@ async fn tokens_that_are_too_large_leave_the_old_ones() {
     assert!(file.store().load().await.unwrap().unwrap().same_tokens(&set("1")));
 }
 
+/// K-62: what is too large to be read is not cut to something that can.
+#[tokio::test]
+async fn k_62_a_file_is_read_to_its_limit_and_not_to_a_part_of_it() {
+    const LIMIT: usize = 4 * 1024 * 1024;
+    let file = TokenFile::holding(&set("1")).await;
+    let padded = |length: usize| file.text() + &" ".repeat(length - file.text().len());
+    let (full, too_large) = (padded(LIMIT), padded(LIMIT + 1));
+    file.scribble(full);
+    assert!(file.store().load().await.unwrap().unwrap().same_tokens(&set("1")));
+    file.scribble(too_large);
+    assert_eq!(told(&file.store().load().await.unwrap_err()).0, "NotOurs");
+}
+
 /// The path of this moment, whatever the program does with its current directory later.
 #[test]
 fn a_relative_path_counts_from_here() {

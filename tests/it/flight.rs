@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use reqwest_middleware::ClientWithMiddleware;
-use reqwest_refresh::{Error, ErrorKind, RefreshFailure, TokenSet, TokenStore};
+use reqwest_refresh::{Error, ErrorKind, Provider, RefreshFailure, TokenSet, TokenStore};
 
-use crate::support::{Api, Issuer, Rig, SECOND, ScriptedStore, everybody_waits, outcome};
+use crate::support::{Api, Issuer, Rig, SECOND, ScriptedStore, everybody_waits, fed_body, outcome};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -321,10 +321,32 @@ async fn k_21_settle_does_not_return_while_newer_tokens_are_unsaved() {
     store.hold();
     drop(lease);
     everybody_waits().await;
-    assert_eq!(store.log().last().unwrap(), "save u2");
+    assert_eq!(store.log().last().unwrap(), "load", "what u2 is written over");
     assert!(!settled.is_finished(), "u2 is not saved yet");
     store.release();
     settled.await.unwrap().unwrap();
     assert_eq!(store.access_token().await.unwrap(), "u2");
     second.await.unwrap().unwrap();
+}
+
+/// K-27, K-43, Q-57: a body that can be sent only once does not go out with a token that the
+/// running refresh ends; with any other it does.
+#[tokio::test]
+async fn k_43_a_one_shot_waits_for_a_refresh_only_where_that_ends_its_token() {
+    for (revokes, at_once) in [(false, 1), (true, 0)] {
+        let provider = Provider::rfc6749().with_revoking_refresh(revokes);
+        let rig = Rig::with(Api::friendly(), Issuer::with(HOUR, provider), |b| b);
+        rig.issuer.hold();
+        let session = rig.session.clone();
+        let forced = tokio::spawn(async move { session.refresh().await });
+        everybody_waits().await;
+        let (_, body) = fed_body();
+        let request = rig.client.post("https://api.test/upload").body(body);
+        let request = tokio::spawn(request.send());
+        everybody_waits().await;
+        assert_eq!(rig.api.arrived(), at_once, "revokes: {revokes}");
+        rig.issuer.release();
+        forced.await.unwrap().unwrap();
+        assert_eq!(outcome(request.await.unwrap()), "200", "revokes: {revokes}");
+    }
 }

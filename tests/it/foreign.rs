@@ -98,6 +98,24 @@ async fn k_23_a_refresher_that_would_wait_for_itself_fails_at_once() {
     assert_eq!(*inside.heard.lock(), expected);
 }
 
+/// K-23: a hook may wait for another session: that of whoever knows the user.
+#[tokio::test]
+async fn k_23_a_hook_may_wait_for_another_session() {
+    let other = Rig::new(Api::friendly());
+    other.clock.advance(HOUR);
+    let session = other.session.clone();
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |b| {
+        b.on_login_required(move |_| {
+            let session = session.clone();
+            async move { Some(TokenSet::new(session.tokens().await.unwrap().access_token())) }
+        })
+    });
+    rig.clock.advance(HOUR);
+    rig.issuer.then_fails(RefreshFailure::Terminal);
+    assert_eq!(rig.outcome().await, "200");
+    assert_eq!(rig.api.tokens(), ["a1"]);
+}
+
 /// K-23: a hook that sends with a token that is still alive waits for nobody. D07.
 #[tokio::test]
 async fn k_23_a_hook_may_send_with_a_token_that_is_still_alive() {

@@ -1,12 +1,16 @@
 //! Grants other than the refresh grant: client credentials, and any that a `Refresh` asks for.
 
+use std::error::Error as _;
+
 use reqwest_middleware::ClientBuilder;
 use reqwest_refresh::{
     Authenticate, ClientAuth, ErrorKind, ManualClock, MemoryStore, RefreshFailure, Session,
     SessionBuilder, Status, TokenEndpoint, TokenSet, TokenStore,
 };
 
-use crate::support::{Api, Hook, SECOND, Then, Wire, everybody_waits, http, outcome, told};
+use crate::support::{
+    Api, ClosedPort, Hook, SECOND, Then, Wire, everybody_waits, http, outcome, told,
+};
 
 /// Answers `a1`, `a2`, …, each for an hour, each with a refresh token that nobody should send.
 async fn issuer() -> Wire {
@@ -193,4 +197,14 @@ async fn a_refused_grant_says_what_the_server_says() {
                  the code [hidden] is used up";
     assert_eq!(error.to_string(), words);
     assert_eq!(error.server_error().and_then(|server| server.code()), Some("invalid_grant"));
+}
+
+/// K-70: why there is no connection is behind the error.
+#[tokio::test]
+async fn k_70_the_cause_of_a_failed_request_is_its_source() {
+    let nowhere = ClosedPort::reserve();
+    let endpoint = TokenEndpoint::new(&nowhere.url("/token"), ClientAuth::none("app")).unwrap();
+    let error = endpoint.request("urn:x", &[]).await.unwrap_err();
+    assert_eq!(error.failure(), RefreshFailure::NotSent);
+    assert!(error.source().is_some());
 }

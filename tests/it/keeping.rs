@@ -190,6 +190,69 @@ async fn k_60_the_refresh_token_of_an_unusable_answer_is_saved_and_sent_next() {
     assert_eq!(rig.issuer.sent(), ["r0", "r9"]);
 }
 
+/// K-60: that refresh token is saved once, or with the next occasion where that failed.
+#[tokio::test]
+async fn k_60_the_refresh_token_of_an_unusable_answer_is_saved_until_it_is() {
+    for (case, fails, saves, stored) in [("at once", false, 1, "r9"), ("later", true, 4, "r9")] {
+        let store = ScriptedStore::new();
+        let rig = rig_over(&store).await;
+        rig.issuer.then(Ok(TokenSet::new("").with_refresh_token("r9")));
+        store.fail(if fails { &["save"] } else { &[] });
+        let request = rig.spawn_get();
+        seconds_until_done(&rig, &request).await;
+        store.fail(&[]);
+        rig.session.settle().await.unwrap();
+        let saved = store.memory.load().await.unwrap().unwrap();
+        assert_eq!(saved.refresh_token(), Some(stored), "{case}");
+        let count = store.log().iter().filter(|line| *line == "save a0").count();
+        assert_eq!(count, saves, "{case}");
+    }
+}
+
+/// K-25, K-60: of many who want something written, each writes what is newest, and only if nobody
+/// has done so before.
+#[tokio::test]
+async fn k_60_nothing_is_written_twice() {
+    let store = ScriptedStore::new();
+    let rig = rig_over(&store).await;
+    store.hold();
+    let mut said = Vec::new();
+    for name in ["u1", "u2", "u3"] {
+        let session = rig.session.clone();
+        let set = async move { session.set_tokens(TokenSet::new(name)).await };
+        said.push(tokio::spawn(set));
+        everybody_waits().await;
+    }
+    for _ in 0..2 {
+        let session = rig.session.clone();
+        said.push(tokio::spawn(async move { session.settle().await }));
+    }
+    everybody_waits().await;
+    store.release();
+    for task in said {
+        task.await.unwrap().unwrap();
+    }
+    let log = store.log();
+    let saves: Vec<_> = log.iter().filter(|line| line.starts_with("save")).collect();
+    assert_eq!(saves, ["save u1", "save u3"]);
+}
+
+/// K-60: a store that is busy gets more time for each try.
+#[tokio::test]
+async fn k_60_the_pause_before_the_third_try_is_longer() {
+    let store = ScriptedStore::new();
+    let rig = rig_over(&store).await;
+    store.fail(&["save"]);
+    let request = rig.spawn_get();
+    let saves = || store.log().iter().filter(|line| line.starts_with("save")).count();
+    for (milliseconds, expected) in [(0, 1), (99, 1), (1, 2), (199, 2), (1, 3)] {
+        rig.clock.advance(Duration::from_millis(milliseconds));
+        everybody_waits().await;
+        assert_eq!(saves(), expected, "{milliseconds} ms later");
+    }
+    assert_eq!(outcome(request.await.unwrap()), "200");
+}
+
 /// K-60: a store that fails before the server is asked costs no refresh token. G13.
 #[tokio::test]
 async fn k_60_without_the_store_the_server_is_not_asked() {

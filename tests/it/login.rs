@@ -51,6 +51,37 @@ async fn k_50_the_hook_is_called_once_for_a_dead_session_and_the_token_is_left_a
     assert_eq!((error.code(), error.status(), after_lost_answer), (Some("scripted"), 400, false));
 }
 
+/// K-35, K-50: who asks why learns that an answer was lost, in this refresh or in an earlier one of
+/// the same token: the server may have rotated then.
+#[tokio::test]
+async fn k_50_the_reason_says_whether_an_answer_was_lost_before() {
+    use RefreshFailure::{Lost, NotSent, Terminal, Unusable};
+    for (case, failures, expected) in [
+        ("nothing was lost", &[Terminal][..], false),
+        ("in the same refresh", &[Lost, Terminal], true),
+        ("in an earlier refresh", &[Lost, Lost, Terminal], true),
+        ("and one without an answer in between", &[Lost, Lost, Unusable, Terminal], true),
+        ("never sent", &[NotSent, NotSent, NotSent, Terminal], false),
+    ] {
+        let hook = Hook::declining();
+        let rig = Rig::with(Api::friendly(), Issuer::new(), |b| hook.on(b));
+        rig.clock.advance(HOUR);
+        failures.iter().for_each(|failure| rig.issuer.then_fails(*failure));
+        while hook.calls() == 0 {
+            let request = rig.spawn_get();
+            while !request.is_finished() {
+                everybody_waits().await;
+                rig.clock.advance(SECOND);
+            }
+            rig.clock.advance(60 * SECOND);
+        }
+        let LoginReason::Refused { after_lost_answer, .. } = hook.reasons.lock()[0] else {
+            panic!("{case}")
+        };
+        assert_eq!(after_lost_answer, expected, "{case}");
+    }
+}
+
 /// K-50: another session, another call; another refresh token goes out. G10.
 #[tokio::test]
 async fn k_50_the_next_dead_session_calls_the_hook_again() {

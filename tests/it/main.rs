@@ -43,6 +43,8 @@ mod revocation;
 mod secrets;
 mod security_md;
 mod signals;
+mod simulated;
+mod simulation;
 mod store_contract;
 mod store_review;
 mod superseded;

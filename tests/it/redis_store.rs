@@ -1,6 +1,6 @@
 //! `RedisStore` against a Redis of each test's own: K-25, K-60, K-61 and K-63 for a fleet.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,6 +11,8 @@ use reqwest_refresh::{
     ErrorKind, RedisStore, RedisStoreError, Refresh, RefreshError, RefreshFailure, Session,
     StoreError, TokenSet, TokenStore,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -434,6 +436,39 @@ async fn k_63_errors_say_what_is_wrong_with_redis_and_quote_nothing() {
     all += &error;
     all += &log.lines("").join("\n");
     assert!(!all.contains("cnry"), "{all}");
+}
+
+/// A Redis that answers until it is asked for a lock: its URL, and all that it is told.
+async fn silent_about_locks() -> (String, Arc<Mutex<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let heard = Arc::<Mutex<String>>::default();
+    let all = Arc::clone(&heard);
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut bytes = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut bytes).await {
+            let text = String::from_utf8_lossy(&bytes[..count]);
+            all.lock().push_str(&text);
+            if !all.lock().contains("\r\nSET\r\n") {
+                let commands = text.lines().filter(|line| line.starts_with('*')).count();
+                stream.write_all("+OK\r\n".repeat(commands).as_bytes()).await.unwrap();
+            }
+        }
+    });
+    (url, heard)
+}
+
+/// K-61: who goes away while Redis is asked for the lock, and never learns that it was given, keeps
+/// nobody out.
+#[tokio::test]
+async fn k_61_a_lock_that_is_given_to_nobody_is_given_back() {
+    let (url, heard) = silent_about_locks().await;
+    let store = RedisStore::new(&url, "orders").unwrap();
+    let asking = tokio::spawn(async move { store.lock().await.map(drop) });
+    until(|| heard.lock().contains("\r\nSET\r\n")).await;
+    asking.abort();
+    until(|| heard.lock().contains("redis.call('DEL', KEYS[1])")).await;
 }
 
 /// K-60: Redis that stands still is an error.

@@ -1,9 +1,11 @@
 //! Logging out: what is told to the revocation endpoint, and what is said if it does not follow.
 
 use std::error::Error as _;
+use std::sync::Arc;
 
 use reqwest_refresh::{
-    ClientAuth, ManualClock, Session, SessionBuilder, Status, TokenEndpoint, TokenSet, TokenStore,
+    ClientAuth, ManualClock, Refresh, Session, SessionBuilder, Status, TokenEndpoint, TokenSet,
+    TokenStore,
 };
 
 use crate::bad_input::check;
@@ -378,4 +380,34 @@ async fn k_73_a_logout_revokes_what_is_being_saved() {
     let mut revoked = rig.issuer.revoked();
     revoked.sort();
     assert_eq!((revoked, store.access_token().await), (vec!["a0".into(), "a1".into()], None));
+}
+
+/// K-25, K-73: what a refresh brings that began after the logout is not the logout's to revoke.
+#[tokio::test]
+async fn k_73_what_began_after_the_logout_is_not_revoked() {
+    let wire = Wire::saying(http(200, "", r#"{"access_token": "c1"}"#)).await;
+    let endpoint = TokenEndpoint::new(&wire.url("/token"), ClientAuth::body("app", "secret"));
+    let endpoint = endpoint.unwrap().with_client_credentials();
+    let endpoint = endpoint.with_revocation_url(&wire.url("/revoke")).unwrap();
+    let session = Session::builder(endpoint).build().unwrap();
+    session.log_out().await.unwrap();
+    wire.hold();
+    let handle = session.clone();
+    let asking = tokio::spawn(async move { handle.tokens().await });
+    until(|| wire.requests().len() == 1).await;
+    session.set_tokens(TokenSet::new("u1")).await.unwrap();
+    wire.release();
+    assert_eq!(asking.await.unwrap().unwrap().access_token(), "u1");
+    session.settle().await.unwrap();
+    assert_eq!(revoked(&wire), [""; 0]);
+}
+
+/// K-73: a `Refresh` that is shared revokes as it does alone.
+#[tokio::test]
+async fn k_73_a_shared_refresh_revokes_too() {
+    let issuer = Issuer::new();
+    let refresh: Arc<dyn Refresh> = Arc::new(issuer.clone());
+    let session = Session::builder(refresh).tokens(tokens()).build().unwrap();
+    session.log_out().await.unwrap();
+    assert_eq!(issuer.revoked(), ["a0"]);
 }

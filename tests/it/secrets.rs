@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use reqwest_refresh::{
-    ClientAuth, Error, LoginReason, ManualClock, RefreshError, RefreshFailure, Session,
-    TokenEndpoint, TokenSet,
+    ClientAuth, Error, Lease, LoginReason, ManualClock, RedisStore, RefreshError, RefreshFailure,
+    Session, TokenEndpoint, TokenSet,
 };
 use serde_json::{Map, json};
 
-use crate::support::{Log, Server, answer, everybody_waits, jwt};
+use crate::support::{Api, Issuer, Log, Rig, Server, answer, everybody_waits, jwt};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -166,6 +166,35 @@ async fn k_63_nothing_that_is_printed_has_a_secret_in_it() {
             let found = text.lines().find(|line| line.contains(canary));
             assert!(found.is_none(), "{case}: {canary} in: {}", found.unwrap());
         }
+    }
+}
+
+/// K-63: and what is printed says what it is, and what is known of it.
+#[tokio::test]
+async fn k_63_what_hides_its_secrets_still_says_what_it_is() {
+    let rig = Rig::with(Api::rejecting(&["a0"]), Issuer::new(), |b| b);
+    rig.issuer.then_fails(RefreshFailure::Configuration);
+    let error = rig.get().await.unwrap_err();
+    let redis = RedisStore::new("redis://:cnry-secret@api.test", "orders").unwrap();
+    for (printed, expected) in [
+        (format!("{:?}", rig.session), "Session { status: Expired, .. }"),
+        (
+            format!("{:?}", Session::builder(Issuer::new()).allow_origin("https://api.test")),
+            r#"SessionBuilder { origins: ["https://api.test"], .. }"#,
+        ),
+        (format!("{:?}", Lease::none().with_owner("me")), r#"Lease { owner: "me", .. }"#),
+        (
+            format!("{:?}", Error::find(&error).unwrap()),
+            "Error { kind: Configuration, message: \"scripted: status 400: scripted\", source: None, \
+             retry_after: Some(600s), \
+             rejection: Some(Rejection { status: 401, origin: \"https://api.test\", .. }) }",
+        ),
+        (
+            format!("{redis:?}"),
+            r#"RedisStore { prefix: "reqwest-refresh:", key: "orders", lease: 30s, .. }"#,
+        ),
+    ] {
+        assert_eq!(printed, expected);
     }
 }
 

@@ -45,9 +45,12 @@ enum Mistake {
     LosesTheScope,
     LosesTheType,
     NeverFreesTheLock,
+    ReplacesWithoutALook,
     SaveFails,
     SaveIsLate,
+    SavesOncePerHandle,
     StartsFull,
+    WritesWhatItRefuses,
 }
 
 struct Wrong {
@@ -130,6 +133,12 @@ impl TokenStore for Wrong {
         if self.mistake == Mistake::SaveFails {
             return Err("the disk is full".into());
         }
+        if self.mistake == Mistake::SavesOncePerHandle {
+            // Takes the first set that it has written for the one that is there.
+            let has_saved = self.own.load().await?.is_some();
+            self.own.save(tokens).await?;
+            return if has_saved { Ok(()) } else { self.memory.save(tokens).await };
+        }
         let copy = self.damaged(tokens, self.place().load().await?);
         if self.mistake == Mistake::SaveIsLate {
             // Written with the next save, as from a buffer that nobody flushes.
@@ -140,6 +149,21 @@ impl TokenStore for Wrong {
             };
         }
         self.place().save(&copy).await
+    }
+
+    async fn replace(
+        &self,
+        before: Option<&TokenSet>,
+        tokens: &TokenSet,
+    ) -> Result<bool, StoreError> {
+        match self.mistake {
+            Mistake::ReplacesWithoutALook => self.save(tokens).await.map(|()| true),
+            Mistake::WritesWhatItRefuses => {
+                let is_replaced = self.place().replace(before, tokens).await?;
+                self.save(tokens).await.map(|()| is_replaced)
+            }
+            _ => self.place().replace(before, tokens).await,
+        }
     }
 
     async fn clear(&self) -> Result<(), StoreError> {
@@ -210,6 +234,9 @@ async fn k_61_a_store_that_breaks_a_promise_does_not_pass() {
         (SaveIsLate, "everything was not saved"),
         (KeepsALockThatNobodyWaitsFor, "the lock was not given back"),
         (NeverFreesTheLock, "the lock was not given back"),
+        (ReplacesWithoutALook, "nothing is not what was found"),
+        (SavesOncePerHandle, "a smaller set after a larger one"),
+        (WritesWhatItRefuses, "a refused replacement wrote something"),
         (StartsFull, "the place must be empty at first"),
     ] {
         let memory = MemoryStore::new();

@@ -249,6 +249,22 @@ async fn k_25_a_refresh_that_is_demanded_after_set_tokens_is_not_the_one_that_ha
     assert_eq!(rig.issuer.sent(), ["r0", "ur1"]);
 }
 
+/// K-25, Q-62: new tokens that are set are what a refresh that was demanded before has waited for.
+#[tokio::test]
+async fn k_25_a_refresh_that_is_demanded_before_set_tokens_is_content_with_them() {
+    let rig = Rig::new(Api::friendly());
+    rig.clock.advance(HOUR);
+    rig.issuer.hold();
+    let session = rig.session.clone();
+    let forced = tokio::spawn(async move { session.refresh().await });
+    everybody_waits().await;
+    let tokens = TokenSet::new("u1").with_refresh_token("ur1");
+    rig.session.set_tokens(tokens).await.unwrap();
+    rig.issuer.release();
+    assert_eq!(forced.await.unwrap().unwrap().access_token(), "u1");
+    assert_eq!(rig.issuer.sent(), ["r0"]);
+}
+
 /// K-25: what could not be written is newer than what the store holds all the same.
 #[tokio::test]
 async fn k_25_a_write_that_failed_does_not_let_the_older_pair_come_back() {

@@ -26,7 +26,7 @@ pub use self::issuer::Issuer;
 pub use self::log::Log;
 pub use self::oidc_provider::{OidcProvider, bounded};
 pub use self::redis::RedisServer;
-pub use self::rig::{Hook, Rig, outcome};
+pub use self::rig::{Hook, Rig, outcome, unused_client};
 pub use self::rotating_server::{Moment, Outcome, RotatingServer, TokenRequest, access_token};
 pub use self::server::{Answer, Server, answer, redirect};
 pub use self::store::ScriptedStore;

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use reqwest_refresh::{
-    ClientAuth, Error, ErrorKind, ManualClock, Provider, Refresh, RefreshError, RefreshFailure,
-    Session, TokenEndpoint, TokenSet,
+    ClientAuth, Error, ErrorKind, LoginReason, ManualClock, Provider, Refresh, RefreshError,
+    RefreshFailure, Session, TokenEndpoint, TokenSet,
 };
 
 use crate::support::{SECOND, Then, Wire, http, until};
@@ -298,4 +298,27 @@ async fn k_33_a_form_that_is_called_one_is_read() {
     let plain = "Content-Type: text/plain\r\n";
     let error = attempt(http(200, plain, "access_token=a1")).await.unwrap_err();
     assert_eq!(error.failure(), RefreshFailure::Unusable);
+}
+
+/// K-50: without a refresh token there is nothing to ask the server for, and the reason says so.
+#[tokio::test]
+async fn k_50_without_a_refresh_token_the_server_is_not_asked() {
+    let wire = Wire::saying(http(200, "", FINE)).await;
+    for (tokens, reason) in [
+        (Some(TokenSet::new("a0").with_expires_in(SECOND)), LoginReason::NoRefreshToken),
+        (None, LoginReason::NeverLoggedIn),
+    ] {
+        let clock = ManualClock::new();
+        let mut builder = Session::builder(endpoint(&wire)).clock(clock.clone());
+        if let Some(tokens) = tokens {
+            builder = builder.tokens(tokens);
+        }
+        let session = builder.build().unwrap();
+        clock.advance(SECOND);
+        match session.tokens().await.unwrap_err().kind() {
+            ErrorKind::LoginRequired(why) => assert_eq!(*why, reason),
+            other => panic!("{reason:?}: {other:?}"),
+        }
+    }
+    assert_eq!(wire.requests().len(), 0);
 }

@@ -350,6 +350,15 @@ fn k_63_nothing_of_an_error_answer_repeats_a_secret() {
     }
 }
 
+/// K-63: a code is kept whole where it is a name, and no name is endless.
+#[test]
+fn k_63_an_endless_code_is_cut() {
+    for code in ["a".repeat(100_000), "A_".repeat(50_000), "a ".repeat(50_000)] {
+        let error = read(400, &json!({"error": code}).to_string()).unwrap_err();
+        assert!(error.to_string().len() < 1000, "{:.100}", code);
+    }
+}
+
 /// K-34, K-10, K-63, K-32: the two answers of the manual page, as they stand there.
 #[test]
 fn k_34_the_answers_of_the_manual_page_are_understood() {
@@ -397,7 +406,7 @@ fn k_35_retry_after_is_seconds_or_a_date() {
         ("other digits", "٣", None),
     ] {
         let expected = expected.map(Duration::from_secs);
-        assert_eq!(retry_after(value, now), expected, "{case}");
+        assert_eq!(pause(value, now), expected, "{case}");
     }
 }
 
@@ -411,6 +420,7 @@ fn k_63_a_claims_request_has_no_secret_in_it() {
         ("as it is", r#"{"x":"CANARY/+1_0123456789"}"#, false),
         ("PHP's slash", r#"{"x":"CANARY\/+1_0123456789"}"#, false),
         ("by its number", r#"{"x":"\u0043ANARY/+1_0123456789"}"#, false),
+        ("as a URL has it", r#"{"x":"CANARY%2F+1_0123456789"}"#, false),
         ("a name", r#"{"x":[{"CANARY\/+1_0123456789":1}]}"#, false),
         ("no object", r#""x""#, false),
     ] {
@@ -531,7 +541,7 @@ proptest! {
     /// K-35.
     #[test]
     fn k_35_no_retry_after_panics(value in ".{0,40}") {
-        let _ = retry_after(&value, SystemTime::UNIX_EPOCH);
+        let _ = pause(&value, SystemTime::UNIX_EPOCH);
     }
 }
 

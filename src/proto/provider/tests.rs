@@ -80,6 +80,7 @@ fn k_34_every_answer_of_digirunner_has_its_verdict() {
         ("25, host", 401, shape_c("9978"), CONFIGURATION),
         ("25, mode", 403, shape_c("1219"), CONFIGURATION),
         ("25, filter", 403, shape_c("1510"), CONFIGURATION),
+        ("none of the manual's words", 400, shape_b("server_error", "x"), TRANSIENT),
         ("26", 500, "java.lang.NullPointerException\n\tat tpi.dgrv4".into(), TRANSIENT),
         // §11: the second try at an old Spring server, which has deleted the token.
         ("Spring", 400, shape_b("invalid_grant", "Invalid refresh token: the-refresh-token"),
@@ -219,7 +220,7 @@ fn k_11_digirunner_is_refreshed_later_than_others() {
 /// K-34: a server of the user's own, in ten lines.
 #[test]
 fn k_34_codes_come_before_the_classifier_and_leave_the_rfcs_in_force() {
-    const LONG: &str = "REFRESH_TOKEN_HAS_EXPIRED_OR_WAS_REVOKED";
+    const LONG: &str = "E2137-REFRESH-TOKEN-HAS-EXPIRED-OR-WAS-REVOKED";
     let provider = Provider::rfc6749()
         .with_codes(&[(LONG, TERMINAL), ("invalid_grant", CONFIGURATION)])
         .with_classifier(|error| match error.description() {
@@ -243,6 +244,20 @@ fn k_34_codes_come_before_the_classifier_and_leave_the_rfcs_in_force() {
     }
     fn shape(description: &str) -> Value {
         json!({"error": "x", "error_description": description})
+    }
+}
+
+/// K-63: a code that looks like a token is shown where the provider names it, and only there.
+#[test]
+fn k_63_of_two_codes_that_look_like_tokens_the_known_one_is_shown() {
+    const KNOWN: &str = "E2137-REFRESH-TOKEN-HAS-EXPIRED";
+    let provider = Provider::rfc6749().with_codes(&[(KNOWN, TERMINAL)]);
+    for (code, shown) in [(KNOWN, KNOWN), ("E2138-REFRESH-TOKEN-HAS-EXPIRED", "[hidden]")] {
+        let body = json!({"error": code}).to_string();
+        let answer =
+            Answer { status: 400, retry_after: None, is_form: false, body: body.as_bytes() };
+        let error = answer.read(&provider, false, &[]).unwrap_err();
+        assert_eq!(error.server_error().unwrap().code(), Some(shown));
     }
 }
 

@@ -77,15 +77,18 @@ impl State {
         now: Moment,
     ) -> Option<Arc<Credential>> {
         self.store.first_read = None;
+        self.store.is_outrun = false;
         if let Standing::Dead { next_look, .. } = &mut self.standing {
             *next_look = now.after(NEXT_LOOK);
         }
-        if !self.is_current(ticket) || !self.store.has_moved_to(stored.as_ref()) {
+        let is_known = self.store.was_loaded(stored.as_ref());
+        if !self.is_current(ticket) || is_known || !self.store.has_moved_to(stored.as_ref()) {
             return None;
         }
         // What cannot be sent is left alone: a store is not always written by us.
         let credential = self.kept(stored?, policy, now).ok()?;
         self.store.seen = Some(credential.tokens.clone());
+        self.store.loaded = None;
         self.put(Arc::clone(&credential));
         (ticket.cause == Cause::Revival).then_some(credential)
     }
@@ -111,6 +114,7 @@ impl State {
         if !self.is_current(ticket) {
             return AfterLoad::Superseded;
         }
+        self.store.is_outrun = false;
         if self.store.was_cleared(stored.as_ref()) {
             self.store.seen = None;
             self.store.unwritten = Unwritten::Nothing;
@@ -137,8 +141,7 @@ impl State {
             (_, None) if !policy.needs_refresh_token => TokenSet::new(""),
             (_, None) => return AfterLoad::Login(self.absence.clone()),
         };
-        let is_over = tokens.refresh_expires_at().is_some_and(|end| now.wall >= end);
-        if let Some(reason) = hindrance(&tokens, is_over, policy) {
+        if let Some(reason) = hindrance(&tokens, policy, &now) {
             return AfterLoad::Login(reason);
         }
         if let Some(error) = self.exhausted(ticket.cause, policy, now) {
@@ -200,13 +203,22 @@ impl State {
         true
     }
 
-    /// Puts a new refresh token behind the current access token: the old one is used up.
-    pub(crate) fn replace_refresh_token(&mut self, ticket: &Ticket, credential: Arc<Credential>) {
-        if self.is_current(ticket) {
-            self.store.used_up = self.store.sent.take();
-            self.written(credential.generation, Some(&credential.tokens), false);
-            self.credential = Some(credential);
+    /// Puts a new refresh token behind the current access token: the old one is used up. The access
+    /// token is no younger for it.
+    pub(crate) fn replace_refresh_token(&mut self, ticket: &Ticket, credential: Credential) {
+        if !self.is_current(ticket) {
+            return;
         }
+        let access_token = credential.tokens.access_token();
+        let credential = match &self.credential {
+            Some(current) if current.tokens.access_token() == access_token => {
+                credential.no_younger_than(current)
+            }
+            _ => credential,
+        };
+        self.store.used_up = self.store.sent.take();
+        self.written(credential.generation, Some(&credential.tokens), false);
+        self.credential = Some(Arc::new(credential));
     }
 
     /// Notes a refresh that failed in a way that may pass: until then, everybody fails alike.
@@ -245,6 +257,13 @@ impl State {
         }
     }
 
+    /// What the running flight has sent, if it was not what is `found` in the store: then it may
+    /// have got there since.
+    pub(crate) fn sent_beside(&self, found: Option<&TokenSet>) -> Option<TokenSet> {
+        let is_found = |sent: &&TokenSet| found.is_some_and(|found| found.same_tokens(sent));
+        self.store.sent.as_ref().filter(|sent| !is_found(sent)).cloned()
+    }
+
     /// Whether an answer to the current refresh token was lost in an earlier flight.
     pub(crate) fn answer_lost(&self) -> bool {
         self.answer_lost
@@ -263,7 +282,7 @@ impl State {
 }
 
 /// Why these tokens cannot be refreshed without a person.
-pub(super) fn hindrance(tokens: &TokenSet, is_over: bool, policy: &Policy) -> Option<LoginReason> {
+pub(super) fn hindrance(tokens: &TokenSet, policy: &Policy, now: &Moment) -> Option<LoginReason> {
     if !policy.needs_refresh_token {
         return None;
     }
@@ -271,5 +290,6 @@ pub(super) fn hindrance(tokens: &TokenSet, is_over: bool, policy: &Policy) -> Op
         return Some(LoginReason::NoRefreshToken);
     }
     // Clocks differ, and some servers extend what they said: unless told otherwise, ask.
+    let is_over = tokens.refresh_expires_at().is_some_and(|end| now.wall >= end);
     (policy.trust_refresh_expiry && is_over).then_some(LoginReason::RefreshTokenExpired)
 }

@@ -195,9 +195,8 @@ impl State {
     }
 
     fn can_refresh(&self, policy: &Policy, now: &Moment) -> bool {
-        self.credential.as_ref().is_some_and(|credential| {
-            hindrance(&credential.tokens, credential.refresh_token_is_over(now), policy).is_none()
-        })
+        let credential = self.credential.as_ref();
+        credential.is_some_and(|credential| hindrance(&credential.tokens, policy, now).is_none())
     }
 
     /// The error for a `cause` whose budget is spent.

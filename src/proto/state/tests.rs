@@ -256,6 +256,30 @@ fn k_36_a_token_that_cannot_be_refreshed_is_used_while_it_lives() {
     }
 }
 
+/// K-36, K-50, K-55: a refresh token is given up at its known end, and only where that is trusted.
+#[test]
+fn k_50_the_end_of_a_refresh_token_counts_where_it_is_trusted() {
+    for (case, trusts, left, before, in_flight) in [
+        ("over: asked all the same", false, Duration::ZERO, "send+Stale", None),
+        ("trusted, not over yet", true, SECOND, "send+Stale", None),
+        ("trusted, over", true, Duration::ZERO, "send", Some(LoginReason::RefreshTokenExpired)),
+    ] {
+        let mut bench = Bench::aged("stale");
+        bench.policy.trust_refresh_expiry = trusts;
+        let now = bench.now();
+        let credential = bench.state.credential.as_mut().unwrap();
+        let tokens = &mut Arc::get_mut(credential).unwrap().tokens;
+        *tokens = tokens.clone().with_refresh_expires_at(now.wall + left);
+        assert_eq!(bench.before(&Need::ANY), before, "{case}");
+        let ticket = bench.state.launch(Cause::Stale);
+        match bench.state.after_load(&ticket, None, &bench.policy, now) {
+            AfterLoad::Login(reason) => assert_eq!(Some(reason), in_flight, "{case}"),
+            AfterLoad::Refresh(_) => assert_eq!(None, in_flight, "{case}"),
+            other => panic!("{case}: {other:?}"),
+        }
+    }
+}
+
 /// K-26, E18, E19, E20, B14: two budgets, each for its own causes; reading a store costs none.
 #[test]
 fn k_26_a_spent_budget_stops_refreshes_of_its_own_kind() {
@@ -397,6 +421,52 @@ fn k_50_without_need_of_a_refresh_token_there_is_always_something_to_ask_for() {
     assert_eq!(bench.before(&need("optional")), "NoToken", "a token can always be had");
 }
 
+/// K-25, K-51: a clear ends whatever runs and whatever was; only the login hook's own first step
+/// does not make the hook lose, and only a login under way is not begun again.
+#[test]
+fn k_25_what_a_clear_leaves_is_a_table() {
+    for (case, standing, flight, by_hook, loses, next) in [
+        ("alive", "good", None, false, true, "NoToken"),
+        ("by a hook that refreshes", "good", Some(Cause::Expired), true, true, "NoToken"),
+        ("dead", "dead", None, false, true, "NoToken"),
+        ("dead, looking for a login", "dead", Some(Cause::Revival), false, true, "NoToken"),
+        ("dead, by the login hook", "dead", Some(Cause::Expired), true, false, "login"),
+        ("dead, while the hook runs", "dead", Some(Cause::Expired), false, true, "login"),
+    ] {
+        let mut bench = Bench::aged("expired");
+        bench.stand(standing);
+        let ticket = bench.state.launch(flight.unwrap_or(Cause::Expired));
+        if flight.is_none() {
+            bench.state.land();
+        }
+        assert_eq!(bench.state.clear(by_hook), bench.state.generation(), "{case}");
+        assert_eq!(!bench.state.is_current(&ticket), loses, "{case}");
+        assert!(bench.state.credential().is_none(), "{case}");
+        bench.state.land();
+        assert_eq!(bench.before(&Need::ANY), next, "{case}");
+    }
+}
+
+/// K-61: a store that has lost the current pair, as by a failover, has to get it again.
+#[test]
+fn k_61_a_store_that_has_gone_back_is_written_again() {
+    for (case, unwritten) in
+        [("saved once", Unwritten::Nothing), ("not saved yet", Unwritten::Refreshed)]
+    {
+        let mut bench = Bench::aged("expired");
+        bench.state.store.used_up = Some(set_of(9));
+        bench.state.store.unwritten = unwritten;
+        let ticket = bench.state.launch(Cause::Expired);
+        let now = bench.now();
+        let verdict = bench.state.after_load(&ticket, Some(set_of(9)), &bench.policy, now);
+        let AfterLoad::Refresh(sent) = verdict else { panic!("{case}: {verdict:?}") };
+        assert_eq!(sent.refresh_token(), Some("r0"), "{case}");
+        assert!(bench.state.is_unsaved(), "{case}");
+        let Over::Found(Some(found)) = bench.state.over() else { panic!("{case}") };
+        assert_eq!(found.refresh_token(), Some("r9"), "{case}: over what was found");
+    }
+}
+
 /// K-25, C15, C16, X24: who sets or clears while a flight is under way, wins over all its ends.
 #[test]
 fn k_25_a_flight_of_an_older_generation_changes_nothing() {
@@ -416,13 +486,17 @@ fn k_25_a_flight_of_an_older_generation_changes_nothing() {
         let ticket = bench.state.launch(Cause::Expired);
         act(&mut bench);
         let (now, generation) = (bench.now(), bench.state.generation());
-        let late = Credential::new(ticket.generation.next(), set_of(7), now, &bench.policy);
-        let late = Arc::new(late.unwrap());
+        let late = || {
+            let generation = ticket.generation.next();
+            Credential::new(generation, set_of(7), now, &policy()).unwrap()
+        };
         let state = &mut bench.state;
         let verdict = state.after_load(&ticket, Some(set_of(8)), &bench.policy, now);
         assert!(matches!(verdict, AfterLoad::Superseded), "{case}");
-        assert!(!state.publish(&ticket, Arc::clone(&late), true), "{case}");
-        state.replace_refresh_token(&ticket, late);
+        assert!(!state.publish(&ticket, Arc::new(late()), true), "{case}");
+        state.replace_refresh_token(&ticket, late());
+        state.failed(&ticket, true);
+        assert!(!state.answer_lost(), "{case}: nor was an answer to the new set lost");
         state.after_read(&ticket, Some(set_of(8)), &bench.policy, now);
         let refusal = state.after_refusal(&ticket, &set_of(0), Some(set_of(8)), &bench.policy, now);
         assert!(refusal.is_none(), "{case}");
@@ -434,4 +508,41 @@ fn k_25_a_flight_of_an_older_generation_changes_nothing() {
         let token = state.credential().map(|kept| kept.tokens.access_token().to_owned());
         assert_eq!(token.as_deref(), expected, "{case}");
     }
+}
+
+/// K-25, K-61: what has lost but was saved is what the store holds, and nothing else is.
+#[test]
+fn k_25_the_store_is_known_to_hold_what_was_saved_there() {
+    for (case, has_store, is_saved, expected) in [
+        ("saved", true, true, Some("r7")),
+        ("not saved", true, false, None),
+        ("no store", false, true, None),
+    ] {
+        let mut bench = Bench::new();
+        bench.state = State::new(has_store);
+        let ticket = bench.state.launch(Cause::NoToken);
+        bench.state.clear(false);
+        let now = bench.now();
+        let late = Credential::new(ticket.generation.next(), set_of(7), now, &bench.policy);
+        bench.state.publish(&ticket, Arc::new(late.unwrap()), is_saved);
+        let seen = bench.state.last_seen();
+        assert_eq!(seen.as_ref().and_then(TokenSet::refresh_token), expected, "{case}");
+    }
+}
+
+/// K-35: each failure in a row makes the pause longer, until new tokens are there.
+#[test]
+fn k_35_failures_in_a_row_are_counted_until_new_tokens_are_there() {
+    let mut bench = Bench::aged("expired");
+    let next = |bench: &mut Bench| {
+        let ticket = bench.state.launch(Cause::Expired);
+        bench.state.land();
+        let failure = crate::error::RefreshFailure::Unusable;
+        bench.state.next_cool_down(&ticket, failure, None, &bench.policy).unwrap()
+    };
+    let (first, second, third) = (next(&mut bench), next(&mut bench), next(&mut bench));
+    assert!(first < second && second < third, "{first:?} {second:?} {third:?}");
+    let now = bench.now();
+    bench.state.set(set_of(1), &bench.policy, now).unwrap();
+    assert_eq!(next(&mut bench), first);
 }

@@ -98,7 +98,15 @@ impl Flight {
         let Some(store) = &self.inner.store else {
             return Saved::Yes;
         };
-        match self.inner.write(&**store, Some(tokens), over).await {
+        let mut written = self.inner.write(&**store, Some(tokens), over).await;
+        // An earlier write of what was sent may have got there, though it seemed to fail.
+        if let (Ok(false), Over::Found(found)) = (&written, over)
+            && let Some(sent) = self.sent_beside(found.as_ref())
+        {
+            let over = Over::Found(Some(sent));
+            written = self.inner.write(&**store, Some(tokens), &over).await;
+        }
+        match written {
             Ok(true) => {
                 self.news.push(Event::Saved);
                 Saved::Yes
@@ -113,6 +121,10 @@ impl Flight {
                 Saved::No
             }
         }
+    }
+
+    fn sent_beside(&self, found: Option<&TokenSet>) -> Option<TokenSet> {
+        self.inner.guarded.lock().state.sent_beside(found)
     }
 
     /// Uses what another process has saved.
@@ -206,7 +218,7 @@ impl Flight {
         let Ok(credential) = Credential::new(generation, tokens.clone(), now, policy) else {
             return;
         };
-        inner.guarded.lock().state.replace_refresh_token(&self.ticket, Arc::new(credential));
+        inner.guarded.lock().state.replace_refresh_token(&self.ticket, credential);
         let saved = self.save(&tokens, over).await;
         let state = &mut inner.guarded.lock().state;
         match saved {

@@ -143,8 +143,7 @@ impl Parts {
 }
 
 fn fits_in_parts(value: &[u8], limit: u32) -> bool {
-    let (length, limit) = (value.len() as u64, u64::from(limit));
-    limit < length && length <= limit * MOST_PARTS
+    value.len() as u64 <= u64::from(limit) * MOST_PARTS
 }
 
 fn secret(entry: &Entry) -> Result<Option<Vec<u8>>> {

@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::clock::{Clock, Moment};
 use crate::store::Lease;
+use crate::store::pauses::Pauses;
 use crate::store::redis::error::RedisStoreError;
 use crate::store::redis::link::Link;
 
@@ -36,13 +37,12 @@ impl Claim {
 
     /// Waits until nobody else holds the lock.
     pub(super) async fn wait(mut self) -> Result<Lease, RedisStoreError> {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             if let Some(end) = self.take().await? {
                 return Ok(self.into_lease(end));
             }
-            sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            sleep(pauses.next(fastrand::f64())).await;
         }
     }
 
@@ -138,5 +138,6 @@ fn milliseconds(duration: Duration) -> u64 {
 }
 
 const DELETE: &str = "redis.call('DEL', KEYS[1])";
+/// How long to wait before a lock is tried again: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);

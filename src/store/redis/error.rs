@@ -86,3 +86,26 @@ impl From<RedisError> for RedisStoreError {
 fn is_code(code: &str) -> bool {
     code.len() <= 20 && code.bytes().all(|byte| byte.is_ascii_uppercase())
 }
+
+#[cfg(test)]
+mod tests {
+    use redis::make_extension_error;
+
+    use super::*;
+
+    /// K-63: an error of Redis is told by its code, and what is none may be anything.
+    #[test]
+    fn k_63_only_a_code_is_quoted() {
+        for (code, is_quoted) in [
+            ("OOM", true),
+            ("CNRYABCDEFGHIJKLMNOP", true),
+            ("CNRYABCDEFGHIJKLMNOPQ", false),
+            ("cnry", false),
+            ("CNRY:7", false),
+        ] {
+            let error = make_extension_error(code.to_owned(), None);
+            let printed = RedisStoreError::from(error).to_string();
+            assert_eq!(printed.contains(code), is_quoted, "{code}: {printed}");
+        }
+    }
+}

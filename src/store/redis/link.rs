@@ -25,12 +25,8 @@ impl Link {
         command: &Cmd,
     ) -> Result<T, RedisStoreError> {
         let answer = command.query_async(self.connection().await?).await;
-        Ok(answer.inspect_err(|error: &RedisError| {
-            // A peer that went away without a word shows up as a timeout.
-            if error.is_io_error() || error.is_unrecoverable_error() {
-                self.connection = None;
-            }
-        })?)
+        // A peer that went away without a word shows up as a timeout.
+        Ok(answer.inspect_err(|_| self.connection = None)?)
     }
 
     async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {

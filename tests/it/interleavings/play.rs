@@ -65,7 +65,7 @@ pub fn play(scenario: &Arc<Scenario>, choices: &mut Choices) -> Ending {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let mut play = Play::new(scenario, choices).await;
-        let steps = play.to_the_end().await;
+        let steps = play.go_on().await;
         play.epilogue().await;
         let ledger = std::mem::take(&mut *play.world.ledger());
         let outcomes = play.cast.iter().map(|acting| acting.outcome.clone().unwrap_or_default());
@@ -129,7 +129,7 @@ impl<'a> Play<'a> {
     }
 
     /// Takes steps until there are none.
-    async fn to_the_end(&mut self) -> usize {
+    async fn go_on(&mut self) -> usize {
         for steps in 0..MOST_STEPS {
             let enabled = self.enabled().await;
             if enabled.is_empty() || !self.world.ledger().broken_promises.is_empty() {

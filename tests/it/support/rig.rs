@@ -12,6 +12,11 @@ use crate::support::{Api, Issuer};
 /// The API answers before it: one is enough, and making one takes a while.
 static UNUSED: LazyLock<reqwest::Client> = LazyLock::new(reqwest::Client::new);
 
+/// A client for chains in which the API answers first.
+pub fn unused_client() -> reqwest::Client {
+    UNUSED.clone()
+}
+
 /// Everything around one session: clock, issuer, API, client. Nothing of it sleeps.
 pub struct Rig {
     pub clock: ManualClock,
@@ -45,7 +50,7 @@ impl Rig {
 
     /// Another client on the same session.
     pub fn client(session: &Session, api: &Api) -> ClientWithMiddleware {
-        ClientBuilder::new(UNUSED.clone()).with(session.clone()).with(api.clone()).build()
+        ClientBuilder::new(unused_client()).with(session.clone()).with(api.clone()).build()
     }
 
     /// `a0`/`r0` with so many seconds to live.

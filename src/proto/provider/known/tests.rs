@@ -169,7 +169,8 @@ fn k_34_where_the_code_says_too_little_the_rest_of_the_answer_decides() {
         ("Keycloak, old", Provider::keycloak(), 400, json!({"error": "invalid_scope", "error_description": "User no long has permission for role x"}), Terminal),
         ("Keycloak, a scope", Provider::keycloak(), 400, json!({"error": "invalid_scope"}), Configuration),
         ("OpenAI, beside (Q-27)", Provider::openai(), 401, json!({"code": "Refresh_Token_Expired"}), Terminal),
-        ("OpenAI, a text (Q-27)", Provider::openai(), 401, json!({"error": "refresh_token_expired"}), Terminal),
+        ("OpenAI, within", Provider::openai(), 401, json!({"error": {"code": "token_expired"}, "code": "x"}), Terminal),
+        ("OpenAI, a text (Q-27)", Provider::openai(), 401, json!({"error": "Refresh_Token_Expired"}), Terminal),
         ("OpenAI, cut by its gateway (Q-27)", Provider::openai(), 401, json!({"error": {}}), Unusable),
         ("OpenAI, another 401", Provider::openai(), 401, json!({"error": {"message": "x", "code": null}}), Unusable),
         ("Supabase, another server's", Provider::supabase(), 400, json!({"code": 400, "error_code": "validation_failed", "msg": "Invalid Refresh Token: Not Issued By This Server"}), Terminal),
@@ -287,6 +288,13 @@ fn k_11_where_a_refresh_kills_the_old_token_it_comes_late() {
     assert_eq!(said.refresh_window(), Duration::from_secs(7), "what is said counts");
     assert_eq!(Provider::github().minimum_age(), SETTLED);
     assert_eq!(Provider::okta().minimum_age(), Duration::ZERO);
+}
+
+/// K-10, Q-27: OpenAI's own client takes eight days where nothing says how long a token lives.
+#[test]
+fn k_10_openais_tokens_live_for_eight_days_where_nothing_says_so() {
+    let days = |provider: Provider| provider.default_lifetime().map(|life| life.as_secs() / 86_400);
+    assert_eq!((days(Provider::openai()), days(Provider::rfc6749())), (Some(8), None));
 }
 
 /// K-33: what looks like another server's error is none beside tokens, nor beside a real one.

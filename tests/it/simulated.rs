@@ -1,0 +1,196 @@
+//! What the simulation has found, told without a seed.
+
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use reqwest_refresh::{
+    Lease, MemoryStore, RefreshError, RefreshFailure, StoreError, TokenSet, TokenStore,
+};
+
+use crate::fenced::{after_three_tries, set_of};
+use crate::support::{Api, Issuer, Rig, SECOND, ScriptedStore, everybody_waits, outcome};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A session whose token is over, which has seen its store, and refreshes without it if need be.
+async fn risky(store: &ScriptedStore) -> Rig {
+    store.memory.save(&Rig::tokens(3600)).await.unwrap();
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| {
+        builder.store(store.clone()).refresh_without_store(true)
+    });
+    rig.get().await.unwrap();
+    rig.clock.advance(HOUR);
+    rig
+}
+
+/// K-12, K-07: the answer had a new refresh token and no access token; the old access token was over
+/// on the monotonic clock alone.
+#[tokio::test]
+async fn k_12_a_new_refresh_token_alone_makes_the_access_token_no_younger() {
+    let rig = Rig::new(Api::friendly());
+    rig.get().await.unwrap();
+    rig.clock.set_back(HOUR);
+    rig.clock.advance(HOUR);
+    let unusable = RefreshError::new(RefreshFailure::Unusable, "scripted");
+    rig.issuer.then(Err(unusable.with_refresh_token("r1")));
+    assert_eq!(rig.outcome().await, "authorization server unavailable");
+    assert_eq!(rig.api.tokens(), ["a0"]);
+}
+
+/// K-32, K-61: somebody else was faster, and what he has saved cannot be read.
+#[tokio::test]
+async fn k_32_who_was_outrun_sends_nothing_before_it_has_looked() {
+    let store = ScriptedStore::new();
+    let rig = risky(&store).await;
+    store.fail(&["load"]);
+    rig.issuer.hold();
+    let waiting = rig.spawn_get();
+    everybody_waits().await;
+    store.memory.save(&set_of(9)).await.unwrap();
+    rig.issuer.release();
+    assert_eq!(outcome(waiting.await.unwrap()), "token store");
+    rig.clock.advance(60 * SECOND);
+    assert_eq!(rig.outcome().await, "token store");
+    assert_eq!(rig.issuer.sent(), ["r0"]);
+    store.fail(&[]);
+    rig.clock.advance(60 * SECOND);
+    assert_eq!(rig.outcome().await, "200");
+    assert_eq!(rig.api.tokens(), ["a0", "a9"]);
+}
+
+/// K-60, K-32: a write that seemed to fail had got there.
+#[tokio::test]
+async fn k_60_what_seemed_unsaved_is_no_news_of_somebody_else() {
+    let store = ScriptedStore::new();
+    let rig = risky(&store).await;
+    store.fail(&["save"]);
+    assert_eq!(outcome(after_three_tries(&rig).await), "200");
+    let arrived = TokenSet::new("a1").with_refresh_token("r1");
+    store.memory.save(&arrived).await.unwrap();
+    store.fail(&["load"]);
+    rig.clock.advance(HOUR);
+    assert_eq!(rig.outcome().await, "200");
+    assert_eq!(rig.issuer.sent(), ["r0", "r1"]);
+    assert_eq!(store.access_token().await.as_deref(), Some("a2"));
+}
+
+/// K-32, K-61: what was read last counts, also where nothing came of it.
+#[tokio::test]
+async fn k_32_without_the_store_the_newest_pair_that_was_read_is_sent() {
+    let store = ScriptedStore::new();
+    let rig = risky(&store).await;
+    let over = set_of(9).with_expires_at(SystemTime::UNIX_EPOCH);
+    store.memory.save(&over).await.unwrap();
+    rig.issuer.then_fails(RefreshFailure::Unusable);
+    assert_eq!(rig.outcome().await, "authorization server unavailable");
+    store.fail(&["load"]);
+    rig.clock.advance(60 * SECOND);
+    assert_eq!(rig.outcome().await, "200");
+    assert_eq!(rig.issuer.sent(), ["r9", "r9"]);
+}
+
+/// K-34, K-28: a first read that comes late, and finds what a flight has tried already, does not end
+/// the pause.
+#[tokio::test]
+async fn k_34_a_late_first_read_does_not_forget_that_the_client_was_refused() {
+    let store = ScriptedStore::new();
+    let over = set_of(9).with_expires_at(SystemTime::UNIX_EPOCH);
+    store.memory.save(&over).await.unwrap();
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| {
+        builder.store(store.clone()).tokens(Rig::tokens(5))
+    });
+    store.fail(&["load"]);
+    assert_eq!(rig.outcome().await, "200");
+    store.fail(&[]);
+    rig.clock.advance(5 * SECOND);
+    rig.issuer.then_fails(RefreshFailure::Configuration);
+    assert_eq!(rig.outcome().await, "configuration");
+    rig.clock.advance(6 * SECOND);
+    assert_eq!(rig.outcome().await, "configuration");
+    assert_eq!(rig.issuer.sent(), ["r9"]);
+}
+
+/// K-35, K-21: between two attempts the process was paused for longer than the refresh may take.
+#[tokio::test]
+async fn k_35_an_attempt_without_time_for_an_answer_is_not_made() {
+    let rig = Rig::new(Api::friendly());
+    rig.clock.advance(HOUR);
+    rig.issuer.then_fails(RefreshFailure::Busy);
+    let waiting = rig.spawn_get();
+    everybody_waits().await;
+    rig.clock.advance(60 * SECOND);
+    assert_eq!(outcome(waiting.await.unwrap()), "authorization server unavailable");
+    assert_eq!(rig.issuer.calls(), 1);
+}
+
+/// K-32, K-62: a login's save seemed to fail and had arrived, and another process has refreshed what
+/// it found. Trying again would bring back a refresh token that is used up.
+#[tokio::test]
+async fn k_32_a_login_is_not_saved_again_over_its_successor() {
+    let store = ScriptedStore::holding(set_of(1)).await;
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| builder.store(store.clone()));
+    rig.get().await.unwrap();
+    store.fail(&["save"]);
+    let session = rig.session.clone();
+    let login = tokio::spawn(async move { session.set_tokens(set_of(5)).await });
+    everybody_waits().await;
+    store.memory.save(&set_of(6)).await.unwrap();
+    store.fail(&[]);
+    rig.clock.advance(SECOND);
+    login.await.unwrap().unwrap();
+    assert_eq!(store.access_token().await.as_deref(), Some("a6"));
+    assert_eq!(rig.session.refresh().await.unwrap().refresh_token(), Some("r6"));
+    assert_eq!(rig.issuer.calls(), 0);
+}
+
+/// Somebody else saves another set right before each of the first writes.
+struct Raced {
+    memory: MemoryStore,
+    times: Mutex<u32>,
+}
+
+#[async_trait]
+impl TokenStore for Raced {
+    async fn load(&self) -> Result<Option<TokenSet>, StoreError> {
+        self.memory.load().await
+    }
+
+    async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError> {
+        self.memory.save(tokens).await
+    }
+
+    async fn clear(&self) -> Result<(), StoreError> {
+        self.memory.clear().await
+    }
+
+    async fn lock(&self) -> Result<Lease, StoreError> {
+        Ok(Lease::none())
+    }
+
+    async fn replace(
+        &self,
+        before: Option<&TokenSet>,
+        tokens: &TokenSet,
+    ) -> Result<bool, StoreError> {
+        let left = *self.times.lock();
+        if left > 0 {
+            *self.times.lock() -= 1;
+            self.memory.save(&set_of(100 + left)).await?;
+        }
+        self.memory.replace(before, tokens).await
+    }
+}
+
+/// K-25: a login counts more than a set that somebody else saves at the same time.
+#[tokio::test]
+async fn k_25_a_login_is_written_over_what_comes_between() {
+    for times in [0, 1, 2, 1000] {
+        let memory = MemoryStore::new();
+        let store = Raced { memory: memory.clone(), times: Mutex::new(times) };
+        let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| builder.store(store));
+        rig.session.set_tokens(set_of(5)).await.unwrap();
+        let stored = memory.load().await.unwrap().unwrap();
+        assert_eq!(stored.access_token(), "a5", "{times}");
+    }
+}
