@@ -46,11 +46,16 @@ impl Oracle {
     ) {
         let tick = self.tick();
         let start = self.facts(session).machine.now();
+        let refused = self.facts(session).refused;
         if let Some(tokens) = found {
             self.learns(session, tokens, start);
         }
         let facts = self.facts(session);
         facts.looked = tick;
+        // What the user has said counts more than what is found before that could be written.
+        if facts.spoken.as_ref().is_some_and(|spoken| !spoken.is_saved) {
+            facts.refused = facts.refused.or(refused);
+        }
         if let Some(lease) = &mut facts.lease {
             lease.loaded = Some(seen);
         }
@@ -64,9 +69,14 @@ impl Oracle {
         }
     }
 
-    /// The store could not be locked or read. A flight that dies of it forgets what it was told.
+    /// The store could not be locked or read. A flight that dies of it forgets what it was told, and
+    /// saves nothing more.
     pub fn cannot_look(&mut self, session: SessionId, panicked: bool) {
         let tick = self.tick();
+        if panicked {
+            let of_session = self.unsaved.iter_mut().filter(|((of, _), _)| *of == session);
+            of_session.for_each(|(_, unsaved)| unsaved.is_given_up = true);
+        }
         let facts = self.facts(session);
         if panicked {
             facts.dead.clear();
