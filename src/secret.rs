@@ -17,10 +17,11 @@ pub(crate) fn secret(text: impl Into<String>) -> SecretString {
     SecretString::from(text.as_str())
 }
 
-/// A field value of these parts, marked sensitive. Its copies share its bytes, and the last of them
-/// wipes them.
-pub(crate) fn field_value(parts: &[&str]) -> Result<HeaderValue, InvalidHeaderValue> {
-    let text = Zeroizing::new(parts.concat());
+/// A field value that is this text itself, marked sensitive. Its copies share it, and the last of
+/// them drops it.
+pub(crate) fn field_value(
+    text: impl AsRef<[u8]> + Send + 'static,
+) -> Result<HeaderValue, InvalidHeaderValue> {
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text))?;
     value.set_sensitive(true);
     Ok(value)

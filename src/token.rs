@@ -1,8 +1,11 @@
 //! The tokens of a session, and the number that tells one set from the next.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
+use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
@@ -32,34 +35,53 @@ pub use self::serde::ExposedTokenSet;
 ///
 /// Without an end, the `exp` of a JWT is used; without that, only a 401 tells that it is over.
 ///
-/// A set wipes its tokens, and the texts among its members, from memory when it is dropped.
+/// A clone is the same set: it costs a counter, and the tokens lie in memory once.
+///
+/// A set wipes its tokens, and the texts among its members, from memory when its last clone is
+/// dropped.
 #[derive(Clone)]
 pub struct TokenSet {
-    access_token: SecretString,
+    parts: Arc<Parts>,
+}
+
+#[derive(Clone)]
+struct Parts {
+    /// `Bearer …`: the header that a session makes of the set are these bytes.
+    authorization: SecretString,
     refresh_token: Option<SecretString>,
-    token_type: Option<String>,
-    scope: Option<String>,
+    token_type: Option<Cow<'static, str>>,
     lifetime: Option<Duration>,
     expires_at: Option<SystemTime>,
+    details: Option<Box<Details>>,
+}
+
+/// What many servers do not say.
+#[derive(Clone, Default)]
+struct Details {
+    scope: Option<String>,
     refresh_expires_in: Option<Duration>,
     refresh_expires_at: Option<SystemTime>,
     members: Members,
 }
 
+static NO_DETAILS: LazyLock<Details> = LazyLock::new(Details::default);
+
+/// RFC 6750 §2.1, with the space behind it.
+const SCHEME: &str = "Bearer ";
+
 impl TokenSet {
     /// A set with this access token and nothing else.
     pub fn new(access_token: impl Into<String>) -> Self {
-        Self {
-            access_token: secret(access_token),
+        let access_token = Zeroizing::new(access_token.into());
+        let parts = Parts {
+            authorization: secret([SCHEME, &access_token].concat()),
             refresh_token: None,
             token_type: None,
-            scope: None,
             lifetime: None,
             expires_at: None,
-            refresh_expires_in: None,
-            refresh_expires_at: None,
-            members: Members::default(),
-        }
+            details: None,
+        };
+        Self { parts: Arc::new(parts) }
     }
 
     /// Sets the refresh token. An empty one counts as none.
@@ -67,7 +89,7 @@ impl TokenSet {
     pub fn with_refresh_token(mut self, refresh_token: impl Into<String>) -> Self {
         let refresh_token = secret(refresh_token);
         let is_there = !refresh_token.expose_secret().is_empty();
-        self.refresh_token = is_there.then_some(refresh_token);
+        self.parts().refresh_token = is_there.then_some(refresh_token);
         self
     }
 
@@ -76,98 +98,113 @@ impl TokenSet {
     /// [when it ends](Self::with_expires_at) too. Zero counts as unknown.
     #[must_use]
     pub fn with_expires_in(mut self, lifetime: Duration) -> Self {
-        self.lifetime = (!lifetime.is_zero()).then(|| lifetime.min(FAR));
+        self.parts().lifetime = (!lifetime.is_zero()).then(|| lifetime.min(FAR));
         self
     }
 
     /// Sets the moment at which the access token ends.
     #[must_use]
     pub fn with_expires_at(mut self, end: SystemTime) -> Self {
-        self.expires_at = Some(end);
+        self.parts().expires_at = Some(end);
         self
     }
 
     /// Sets the moment at which the refresh token ends, where the server tells it.
     #[must_use]
-    pub fn with_refresh_expires_at(mut self, end: SystemTime) -> Self {
-        self.refresh_expires_at = Some(end);
-        self
+    pub fn with_refresh_expires_at(self, end: SystemTime) -> Self {
+        let lifetime = self.details().refresh_expires_in;
+        self.with_refresh_end(lifetime, Some(end))
     }
 
-    pub(crate) fn with_refresh_expires_in(mut self, lifetime: Option<Duration>) -> Self {
-        self.refresh_expires_in = lifetime;
-        self
+    pub(crate) fn with_refresh_expires_in(self, lifetime: Option<Duration>) -> Self {
+        let end = self.refresh_expires_at();
+        self.with_refresh_end(lifetime, end)
     }
 
     /// Sets the scope, as the server wrote it (RFC 6749 §3.3).
     #[must_use]
     pub fn with_scope(mut self, scope: impl Into<String>) -> Self {
-        self.scope = Some(scope.into());
+        self.details_mut().scope = Some(scope.into());
         self
     }
 
     /// Sets the token type, as the server wrote it (RFC 6749 §7.1).
     #[must_use]
     pub fn with_token_type(mut self, token_type: impl Into<String>) -> Self {
-        self.token_type = Some(token_type.into());
+        self.parts().token_type = Some(match token_type.into() {
+            // What nearly all servers write takes no room.
+            bearer if bearer == "Bearer" => "Bearer".into(),
+            bearer if bearer == "bearer" => "bearer".into(),
+            other => other.into(),
+        });
         self
     }
 
     /// Sets the server's other members: `jti`, `org_id`, `id_token`, …
     #[must_use]
     pub fn with_members(mut self, members: Map<String, Value>) -> Self {
-        self.members = members.into();
+        if !(members.is_empty() && self.members().is_empty()) {
+            self.details_mut().members = members.into();
+        }
         self
     }
 
     /// The access token. A secret: not for logs.
     pub fn access_token(&self) -> &str {
-        self.access_token.expose_secret()
+        &self.parts.authorization.expose_secret()[SCHEME.len()..]
     }
 
     /// The refresh token. A secret: not for logs.
     pub fn refresh_token(&self) -> Option<&str> {
-        self.refresh_token.as_ref().map(|token| token.expose_secret())
+        self.parts.refresh_token.as_ref().map(|token| token.expose_secret())
     }
 
     /// The token type, as the server wrote it.
     pub fn token_type(&self) -> Option<&str> {
-        self.token_type.as_deref()
+        self.parts.token_type.as_deref()
     }
 
     /// The scope, as the server wrote it; space-delimited by RFC 6749 §3.3.
     pub fn scope(&self) -> Option<&str> {
-        self.scope.as_deref()
+        self.details().scope.as_deref()
     }
 
     /// The access token's whole lifetime, where it is known.
     pub fn expires_in(&self) -> Option<Duration> {
-        self.lifetime
+        self.parts.lifetime
     }
 
     /// When the access token ends, where that is known, by the wall clock.
     pub fn expires_at(&self) -> Option<SystemTime> {
-        self.expires_at
+        self.parts.expires_at
     }
 
     /// When the refresh token ends, where that is known, by the wall clock.
     pub fn refresh_expires_at(&self) -> Option<SystemTime> {
-        self.refresh_expires_at
+        self.details().refresh_expires_at
     }
 
     /// The server's other members, as they came. They may be secrets (`id_token`).
     pub fn members(&self) -> &Map<String, Value> {
-        &self.members
+        &self.details().members
+    }
+
+    /// `Bearer <access token>`, the set's own bytes: as long as they are used, it is not wiped.
+    pub(crate) fn authorization(&self) -> Authorization {
+        Authorization(self.clone())
     }
 
     /// Turns lifetimes that count from `start` into ends; ends that are known stay.
     pub(crate) fn anchored_at(mut self, start: Moment) -> Self {
         let end = |lifetime: Duration| start.after(lifetime).wall;
-        self.expires_at = self.expires_at.or_else(|| self.lifetime.map(end));
-        self.refresh_expires_at =
-            self.refresh_expires_at.or_else(|| self.refresh_expires_in.map(end));
-        self.refresh_expires_in = None;
-        self
+        if self.expires_at().is_none()
+            && let Some(lifetime) = self.expires_in()
+        {
+            self.parts().expires_at = Some(end(lifetime));
+        }
+        let begins = self.details().refresh_expires_in.map(end);
+        let refresh_end = self.refresh_expires_at().or(begins);
+        self.with_refresh_end(None, refresh_end)
     }
 
     /// Keeps the refresh token (and its end) of the set before, where this one brought none, or the
@@ -179,38 +216,64 @@ impl TokenSet {
         let is_kept =
             self.refresh_token().is_none() || self.refresh_token() == before.refresh_token();
         if is_kept {
-            self.refresh_token.clone_from(&before.refresh_token);
-            if self.refresh_expires_in.is_none() {
-                self.refresh_expires_at = self.refresh_expires_at.or(before.refresh_expires_at);
+            self.parts().refresh_token.clone_from(&before.parts.refresh_token);
+            if self.details().refresh_expires_in.is_none() {
+                let end = self.refresh_expires_at().or(before.refresh_expires_at());
+                self = self.with_refresh_end(None, end);
             }
         }
-        self.scope = self.scope.or_else(|| before.scope.clone());
-        self
+        match (self.scope(), before.scope()) {
+            (None, Some(scope)) => self.with_scope(scope),
+            _ => self,
+        }
     }
 
     /// The same access token with another refresh token, whose end is not known.
-    pub(crate) fn rotated_to(mut self, refresh_token: &str) -> Self {
-        self.refresh_expires_at = None;
-        self.with_refresh_token(refresh_token)
+    pub(crate) fn rotated_to(self, refresh_token: &str) -> Self {
+        let lifetime = self.details().refresh_expires_in;
+        self.with_refresh_end(lifetime, None).with_refresh_token(refresh_token)
     }
 
     /// The same access token with the refresh token of `other`.
     pub(crate) fn with_refresh_token_of(mut self, other: &Self) -> Self {
-        self.refresh_token.clone_from(&other.refresh_token);
-        self.refresh_expires_at = other.refresh_expires_at;
-        self
+        self.parts().refresh_token.clone_from(&other.parts.refresh_token);
+        let lifetime = self.details().refresh_expires_in;
+        self.with_refresh_end(lifetime, other.refresh_expires_at())
     }
 
     /// The same access token alone, and nothing about a refresh token's end.
     pub(crate) fn without_refresh_token(mut self) -> Self {
-        self.refresh_token = None;
-        self.refresh_expires_in = None;
-        self
+        self.parts().refresh_token = None;
+        self.with_refresh_expires_in(None)
     }
 
     /// Whether both sets hold the same access token and the same refresh token.
     pub fn same_tokens(&self, other: &Self) -> bool {
-        self.access_token() == other.access_token() && self.refresh_token() == other.refresh_token()
+        Arc::ptr_eq(&self.parts, &other.parts)
+            || (self.access_token() == other.access_token()
+                && self.refresh_token() == other.refresh_token())
+    }
+
+    fn with_refresh_end(mut self, within: Option<Duration>, end: Option<SystemTime>) -> Self {
+        let details = self.details();
+        if (details.refresh_expires_in, details.refresh_expires_at) != (within, end) {
+            let details = self.details_mut();
+            (details.refresh_expires_in, details.refresh_expires_at) = (within, end);
+        }
+        self
+    }
+
+    fn details(&self) -> &Details {
+        self.parts.details.as_deref().unwrap_or(&NO_DETAILS)
+    }
+
+    fn details_mut(&mut self) -> &mut Details {
+        self.parts().details.get_or_insert_default()
+    }
+
+    /// The parts, to be changed: of this clone alone.
+    fn parts(&mut self) -> &mut Parts {
+        Arc::make_mut(&mut self.parts)
     }
 }
 
@@ -218,14 +281,23 @@ impl fmt::Debug for TokenSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenSet")
             .field("access_token", &"[hidden]")
-            .field("refresh_token", &self.refresh_token.as_ref().map(|_| "[hidden]"))
-            .field("token_type", &self.token_type)
-            .field("scope", &self.scope)
-            .field("expires_in", &self.lifetime)
-            .field("expires_at", &self.expires_at)
-            .field("refresh_expires_at", &self.refresh_expires_at)
-            .field("members", &self.members.keys().collect::<Vec<_>>())
+            .field("refresh_token", &self.refresh_token().map(|_| "[hidden]"))
+            .field("token_type", &self.token_type())
+            .field("scope", &self.scope())
+            .field("expires_in", &self.expires_in())
+            .field("expires_at", &self.expires_at())
+            .field("refresh_expires_at", &self.refresh_expires_at())
+            .field("members", &self.members().keys().collect::<Vec<_>>())
             .finish()
+    }
+}
+
+/// The value of a set's `Authorization` header. See [`TokenSet::authorization`].
+pub(crate) struct Authorization(TokenSet);
+
+impl AsRef<[u8]> for Authorization {
+    fn as_ref(&self) -> &[u8] {
+        self.0.parts.authorization.expose_secret().as_bytes()
     }
 }
 
@@ -259,6 +331,22 @@ mod tests {
         let printed = format!("{tokens:?}");
         assert!(!printed.contains("CANARY"), "{printed}");
         assert!(printed.contains("id_token"));
+    }
+
+    #[test]
+    fn a_clone_is_the_same_set_until_one_of_them_is_changed() {
+        let one = TokenSet::new("a").with_refresh_token("r").with_scope("s");
+        let other = one.clone();
+        assert!(Arc::ptr_eq(&one.parts, &other.parts));
+        let start = crate::clock::Clock::System.now();
+        let anchored = other.anchored_at(start).with_members(Map::new());
+        assert!(Arc::ptr_eq(&one.parts, &anchored.parts), "nothing was to be changed");
+        let changed = anchored.with_scope("t").with_refresh_token("q");
+        assert_eq!((one.scope(), one.refresh_token()), (Some("s"), Some("r")));
+        assert_eq!((changed.scope(), changed.refresh_token()), (Some("t"), Some("q")));
+        assert!(one.same_tokens(&one.clone()) && !one.same_tokens(&changed));
+        let again = TokenSet::new("a").with_refresh_token("r");
+        assert!(one.same_tokens(&again), "the tokens count, not where they lie");
     }
 
     /// K-32, Q-12, Q-55, Q-56.

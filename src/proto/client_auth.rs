@@ -226,7 +226,8 @@ impl<'a> Proof<'a> {
         let pair = Zeroizing::new([id, ":", secret].concat());
         let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
         // unwrap safety: Base64 is ASCII.
-        let value = field_value(&["Basic ", &encoded]).expect("Base64 is valid in a header");
+        let text = Zeroizing::new(["Basic ", &*encoded].concat());
+        let value = field_value(text).expect("Base64 is valid in a header");
         Self { header: Some(value), form: Vec::new() }
     }
 

@@ -60,7 +60,7 @@ impl Credential {
         start: Moment,
         policy: &Policy,
     ) -> Result<Self, &'static str> {
-        let header = bearer(tokens.access_token())?;
+        let header = bearer(&tokens)?;
         let life = tokens.expires_at().map(|end| {
             let left = end.duration_since(start.wall).unwrap_or_default();
             let lifetime = tokens.expires_in().unwrap_or(left);
@@ -148,14 +148,15 @@ pub(crate) fn learn_ends(
 }
 
 /// `Authorization: Bearer <token>` (RFC 6750 §2.1).
-fn bearer(access_token: &str) -> Result<HeaderValue, &'static str> {
+fn bearer(tokens: &TokenSet) -> Result<HeaderValue, &'static str> {
+    let access_token = tokens.access_token();
     if access_token.is_empty() {
         return Err("the access token is empty");
     }
     if !access_token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("the access token has characters that cannot be in a header");
     }
-    field_value(&["Bearer ", access_token]).map_err(|_| "the access token cannot be in a header")
+    field_value(tokens.authorization()).map_err(|_| "the access token cannot be in a header")
 }
 
 #[cfg(test)]
@@ -386,6 +387,10 @@ mod tests {
         let credential = made("CANARY.-_~+/=").unwrap();
         assert_eq!(credential.header, "Bearer CANARY.-_~+/=");
         assert!(credential.header.is_sensitive());
+        let token = credential.tokens.access_token().as_bytes();
+        assert!(credential.header.as_bytes().ends_with(token));
+        let end = |bytes: &[u8]| bytes.as_ptr_range().end;
+        assert_eq!(end(credential.header.as_bytes()), end(token), "no copy of the token");
         assert!(!format!("{credential:?}").contains("CANARY"));
     }
 

@@ -83,12 +83,12 @@ fn answer(tokens: &TokenSet, now: Moment) -> Value {
     let tokens = tokens.clone().anchored_at(now);
     let left = |end: SystemTime| end.duration_since(now.wall).unwrap_or_default();
     // More than its lifetime nothing has left: then the wall clock was set back (K-12).
-    let whole = tokens.lifetime.unwrap_or(FAR);
-    let expires_in = tokens.expires_at.map(|end| left(end).min(whole).as_secs());
+    let whole = tokens.expires_in().unwrap_or(FAR);
+    let expires_in = tokens.expires_at().map(|end| left(end).min(whole).as_secs());
 
     let mut answer = tokens.members().clone();
     for name in REFRESH_LIFETIMES {
-        if let (Some(lifetime), Some(end)) = (answer.get_mut(name), tokens.refresh_expires_at) {
+        if let (Some(lifetime), Some(end)) = (answer.get_mut(name), tokens.refresh_expires_at()) {
             let left = left(end).as_secs();
             match lifetime {
                 Value::Number(_) => *lifetime = left.into(),
@@ -224,7 +224,9 @@ mod tests {
         ] {
             let members = json!({"refresh_expires_in": member}).as_object().unwrap().clone();
             let mut tokens = TokenSet::new("a").with_members(members);
-            tokens.refresh_expires_at = left.map(|left| now.wall + left * SECOND);
+            if let Some(left) = left {
+                tokens = tokens.with_refresh_expires_at(now.wall + left * SECOND);
+            }
             assert_eq!(answer(&tokens, now)["refresh_expires_in"], expected, "{case}");
         }
     }

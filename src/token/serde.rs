@@ -104,15 +104,15 @@ impl Serialize for ExposedTokenSet {
             }
         }
         for (name, duration) in [
-            (EXPIRES_AT, tokens.expires_at.map(since_epoch)),
-            (LIFETIME, tokens.lifetime),
-            (REFRESH_TOKEN_EXPIRES_AT, tokens.refresh_expires_at.map(since_epoch)),
+            (EXPIRES_AT, tokens.expires_at().map(since_epoch)),
+            (LIFETIME, tokens.expires_in()),
+            (REFRESH_TOKEN_EXPIRES_AT, tokens.refresh_expires_at().map(since_epoch)),
         ] {
             if let Some(duration) = duration {
                 object.serialize_entry(name, &duration.as_secs())?;
             }
         }
-        if !tokens.members.is_empty() {
+        if !tokens.members().is_empty() {
             object.serialize_entry(MEMBERS, tokens.members())?;
         }
         object.end()
@@ -149,14 +149,21 @@ fn read(mut object: Members) -> Result<TokenSet, String> {
     let mut tokens = TokenSet::new(access_token)
         .with_refresh_token(refresh_token.unwrap_or_default())
         .with_members(members.unwrap_or_default());
-    tokens.token_type = take(object, TOKEN_TYPE)?;
-    tokens.scope = take(object, SCOPE)?;
-    tokens.expires_at = end(object, EXPIRES_AT)?;
-    tokens.refresh_expires_at = end(object, REFRESH_TOKEN_EXPIRES_AT)?;
+    if let Some(token_type) = take::<String>(object, TOKEN_TYPE)? {
+        tokens = tokens.with_token_type(token_type);
+    }
+    if let Some(scope) = take::<String>(object, SCOPE)? {
+        tokens = tokens.with_scope(scope);
+    }
+    let expires_at = end(object, EXPIRES_AT)?;
+    if let Some(end) = end(object, REFRESH_TOKEN_EXPIRES_AT)? {
+        tokens = tokens.with_refresh_expires_at(end);
+    }
     let lifetime = take(object, LIFETIME)?.map(Duration::from_secs);
-    Ok(match lifetime.filter(|_| tokens.expires_at.is_some()) {
-        Some(lifetime) => tokens.with_expires_in(lifetime),
-        None => tokens,
+    Ok(match (expires_at, lifetime) {
+        (Some(end), Some(lifetime)) => tokens.with_expires_at(end).with_expires_in(lifetime),
+        (Some(end), None) => tokens.with_expires_at(end),
+        (None, _) => tokens,
     })
 }
 
@@ -214,8 +221,8 @@ mod tests {
             (tokens.access_token().to_owned(), tokens.refresh_token().map(str::to_owned)),
             (tokens.token_type().map(str::to_owned), tokens.scope().map(str::to_owned)),
             (tokens.expires_in(), tokens.expires_at()),
-            (tokens.refresh_expires_at(), tokens.refresh_expires_in),
-            tokens.members,
+            (tokens.refresh_expires_at(), tokens.details().refresh_expires_in),
+            tokens.members().clone(),
         )
     }
 
@@ -372,12 +379,12 @@ mod tests {
                 let mut tokens = TokenSet::new(access_token.clone())
                     .with_refresh_token(refresh_token.clone().unwrap_or_default())
                     .with_members(members.clone());
-                tokens.token_type.clone_from(&token_type);
-                tokens.scope.clone_from(&scope);
+                tokens.parts().token_type = token_type.clone().map(Into::into);
+                tokens.details_mut().scope.clone_from(&scope);
                 // A lifetime alone gets an end from the clock: that has a test of its own.
-                tokens.lifetime = end.and(lifetime).map(round);
-                tokens.expires_at = end.map(moment);
-                tokens.refresh_expires_at = refresh_end.map(moment);
+                tokens.parts().lifetime = end.and(lifetime).map(round);
+                tokens.parts().expires_at = end.map(moment);
+                tokens.details_mut().refresh_expires_at = refresh_end.map(moment);
                 tokens
             };
             let text = serde_json::to_string(&tokens(|exact| exact).expose_secrets()).unwrap();
