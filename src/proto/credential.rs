@@ -1,6 +1,6 @@
 //! A token set at work: its header built once, its ends on both clocks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
@@ -18,16 +18,15 @@ pub(crate) struct Credential {
     /// `Bearer …`, marked sensitive.
     pub(crate) header: HeaderValue,
     /// When the request for it was started, or when it was handed to the session.
-    pub(crate) received: Moment,
+    received: Instant,
     life: Option<Life>,
 }
 
-/// From here on stale, from there on expired.
+/// From here on stale, and so much later expired.
 #[derive(Clone, Copy, Debug)]
 struct Life {
     stale: Moment,
-    end: Moment,
-    lifetime: Duration,
+    window: Duration,
 }
 
 /// A token's three ages (K-11).
@@ -66,9 +65,10 @@ impl Credential {
             let lifetime = tokens.expires_in().unwrap_or(left);
             // More than its lifetime nothing has left: then the wall clock was set back (K-12).
             let end = Moment { wall: end, ..start.after(left.min(lifetime)) };
-            Life { stale: end.before(policy.window(lifetime)), end, lifetime }
+            let stale = end.before(policy.window(lifetime));
+            Life { stale, window: end.monotonic - stale.monotonic }
         });
-        Ok(Self { generation, tokens, header, received: start, life })
+        Ok(Self { generation, tokens, header, received: start.monotonic, life })
     }
 
     /// This one, no younger than `other`, which has the same access token.
@@ -80,7 +80,7 @@ impl Credential {
     #[inline]
     pub(crate) fn age(&self, now: &Moment) -> Age {
         match &self.life {
-            Some(life) if now.reached(&life.stale) => match now.reached(&life.end) {
+            Some(life) if now.reached(&life.stale) => match now.reached(&life.end()) {
                 true => Age::Expired,
                 false => Age::Stale,
             },
@@ -92,17 +92,25 @@ impl Credential {
     /// not to be had by refreshing.
     pub(crate) fn lasts(&self, validity: Duration, now: &Moment) -> bool {
         let Some(life) = &self.life else { return true };
-        !now.after(validity.min(life.lifetime / 2)).reached(&life.end)
+        let end = life.end();
+        let lifetime = self.tokens.expires_in().unwrap_or(end.monotonic - self.received);
+        !now.after(validity.min(lifetime / 2)).reached(&end)
     }
 
     /// What is left of it; nothing, if its end is unknown.
     pub(crate) fn left(&self, now: &Moment) -> Duration {
-        self.life.as_ref().map(|life| now.until(&life.end)).unwrap_or_default()
+        self.life.as_ref().map(|life| now.until(&life.end())).unwrap_or_default()
     }
 
     /// How long ago it was received.
     pub(crate) fn existed_for(&self, now: &Moment) -> Duration {
-        now.monotonic.saturating_duration_since(self.received.monotonic)
+        now.monotonic.saturating_duration_since(self.received)
+    }
+}
+
+impl Life {
+    fn end(&self) -> Moment {
+        self.stale.after(self.window)
     }
 }
 

@@ -1,6 +1,5 @@
 //! The settings by which a session decides, and the decisions that need no memory.
 
-use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,7 +144,7 @@ pub(crate) struct Limit {
 /// What of a [`Limit`] is used up: a sliding window.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
-    spent: VecDeque<Moment>,
+    spent: Box<[Moment]>,
 }
 
 impl Budget {
@@ -161,13 +160,15 @@ impl Budget {
 
     /// Notes a refresh.
     pub(crate) fn spend(&mut self, limit: Limit, now: Moment) {
-        self.spent.retain(|spent| !now.reached(&spent.after(limit.within)));
-        self.spent.push_back(now);
+        let live = |spent: &Moment| !now.reached(&spent.after(limit.within));
+        self.spent = self.spent.iter().copied().filter(live).chain([now]).collect();
     }
 
     /// Takes the last one back: it came to nothing, and a cool-down follows it.
     pub(crate) fn refund(&mut self) {
-        self.spent.pop_back();
+        if let Some((_, earlier)) = self.spent.split_last() {
+            self.spent = earlier.into();
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A plain value with `&mut self` methods: the session puts it behind a lock and does what it says.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use crate::clock::Moment;
@@ -25,43 +25,53 @@ const NEXT_LOOK: Duration = Duration::from_secs(10);
 pub(crate) struct State {
     generation: Generation,
     credential: Option<Arc<Credential>>,
-    /// Why there is no credential, if there is none.
-    absence: LoginReason,
+    /// Whether there was a credential, if there is none.
+    is_logged_out: bool,
     /// Whether the API refused the current credential.
     rejected: bool,
-    standing: Standing,
+    flight: Option<Cause>,
+    store: Store,
+    past: Option<Box<Past>>,
+}
+
+/// What flights have left. A session that has not needed one does without.
+#[derive(Debug, Default)]
+struct Past {
+    /// None: good.
+    standing: Option<Box<Standing>>,
     failures: usize,
     /// Whether an answer to the current refresh token was lost.
     answer_lost: bool,
-    flight: Option<Cause>,
     budget: Budget,
     rejection_budget: Budget,
-    store: Store,
+    /// What the running flight has read in the store, if that was news.
+    loaded: Option<TokenSet>,
+    /// What the running flight has sent.
+    sent: Option<TokenSet>,
+    /// What was sent for the current tokens: where it is found again, the store has lost them.
+    used_up: Option<TokenSet>,
+    /// When to try again to read the store for the first time.
+    next_first_read: Option<Box<Moment>>,
     announced_login_due: Option<SystemTime>,
 }
 
-/// Whether a refresh may be tried.
+static NO_PAST: LazyLock<Past> = LazyLock::new(Past::default);
+
+/// Why a refresh may not be tried.
 #[derive(Debug)]
 enum Standing {
     CoolingDown { until: Moment, error: Error },
     Dead { error: Error, next_look: Moment },
-    Good,
 }
 
 /// What is known about the store.
 #[derive(Debug)]
 struct Store {
     exists: bool,
-    /// When to read it for the first time; `None` once that is done.
-    first_read: Option<FirstRead>,
+    /// Whether it has to be read for the first time.
+    is_unread: bool,
     /// What it held when it was last seen.
     seen: Option<TokenSet>,
-    /// What the running flight has read there, if that was news.
-    loaded: Option<TokenSet>,
-    /// What the running flight has sent.
-    sent: Option<TokenSet>,
-    /// What was sent for the current tokens: where it is found again, the store has lost them.
-    used_up: Option<TokenSet>,
     unwritten: Unwritten,
     /// Whether somebody else has written what nobody here has read: our tokens are used up.
     is_outrun: bool,
@@ -85,36 +95,22 @@ pub(crate) enum Over {
     Found(Option<TokenSet>),
 }
 
-#[derive(Clone, Copy, Debug)]
-enum FirstRead {
-    AtOnce,
-    NotBefore(Moment),
-}
-
 impl State {
     pub(crate) fn new(has_store: bool) -> Self {
         Self {
             generation: Generation::default(),
             credential: None,
-            absence: LoginReason::NeverLoggedIn,
+            is_logged_out: false,
             rejected: false,
-            standing: Standing::Good,
-            failures: 0,
-            answer_lost: false,
             flight: None,
-            budget: Budget::default(),
-            rejection_budget: Budget::default(),
             store: Store {
                 exists: has_store,
-                first_read: has_store.then_some(FirstRead::AtOnce),
+                is_unread: has_store,
                 seen: None,
-                loaded: None,
-                sent: None,
-                used_up: None,
                 unwritten: Unwritten::Nothing,
                 is_outrun: false,
             },
-            announced_login_due: None,
+            past: None,
         }
     }
 
@@ -155,14 +151,14 @@ impl State {
             self.credential = None;
             return self.generation;
         }
-        let standing = std::mem::replace(&mut self.standing, Standing::Good);
+        let standing = self.past.as_mut().and_then(|past| past.standing.take());
         self.forget();
         self.generation = self.generation.next();
-        if let Standing::Dead { next_look, .. } = standing
+        if let Some(&Standing::Dead { next_look, .. }) = standing.as_deref()
             && is_logging_in
         {
             let error = Error::login_required(LoginReason::LoggedOut);
-            self.standing = Standing::Dead { error, next_look };
+            self.stand(Standing::Dead { error, next_look });
         }
         self.generation
     }
@@ -175,11 +171,11 @@ impl State {
         tokens: Option<&TokenSet>,
         is_saved: bool,
     ) {
+        let loaded = self.take_loaded();
         if is_saved && self.store.exists {
             self.store.seen = tokens.cloned();
-            self.store.loaded = None;
-        } else if let Some(loaded) = self.store.loaded.take() {
-            self.store.seen = Some(loaded);
+        } else if loaded.is_some() {
+            self.store.seen = loaded;
         }
         if self.generation == generation {
             self.store.unwritten = match self.store.unwritten {
@@ -202,7 +198,7 @@ impl State {
     pub(crate) fn over(&self) -> Over {
         match self.store.unwritten {
             // What could not be written is newer than what was there before anybody looked.
-            Unwritten::Refreshed if self.store.first_read.is_some() => Over::Anything,
+            Unwritten::Refreshed if self.store.is_unread => Over::Anything,
             _ => self.over_found(self.store.seen.clone()),
         }
     }
@@ -219,7 +215,7 @@ impl State {
     /// that followed them: the next look will find it.
     pub(crate) fn outrun(&mut self, generation: Generation) {
         if self.generation == generation {
-            let seen = self.store.loaded.take().or_else(|| self.store.seen.take());
+            let seen = self.take_loaded().or_else(|| self.store.seen.take());
             // Something is there, though nobody knows what: if that is gone later, it was a logout.
             let ours = || self.credential.as_ref().map(|credential| credential.tokens.clone());
             self.store.seen = seen.or_else(ours);
@@ -231,12 +227,12 @@ impl State {
     /// What the store held when it was last seen, by a flight that came to nothing too: all that is
     /// known while it fails.
     pub(crate) fn last_seen(&self) -> Option<TokenSet> {
-        self.store.loaded.clone().or_else(|| self.store.seen.clone())
+        self.past().loaded.clone().or_else(|| self.store.seen.clone())
     }
 
     /// Whether there is anything to refresh, as far as can be told without the store.
     pub(crate) fn knows_what_to_refresh(&self, policy: &Policy) -> bool {
-        let has_looked = self.store.first_read.is_none();
+        let has_looked = !self.store.is_unread;
         !self.store.is_outrun
             && (self.credential.is_some() || has_looked || !policy.needs_refresh_token)
     }
@@ -247,7 +243,7 @@ impl State {
     }
 
     pub(crate) fn is_dead(&self) -> bool {
-        matches!(self.standing, Standing::Dead { .. })
+        matches!(self.standing(), Some(Standing::Dead { .. }))
     }
 
     /// The current token's age; `None` without one.
@@ -259,11 +255,11 @@ impl State {
     pub(crate) fn login_due(&mut self, policy: &Policy, now: Moment) -> Option<SystemTime> {
         let credential = self.credential.as_ref()?;
         let end = credential.tokens.refresh_expires_at()?;
-        let is_news = self.announced_login_due != Some(end);
+        let is_news = self.past().announced_login_due != Some(end);
         // The next occasion to tell it is the next refresh: that may be too late.
         let left = end.duration_since(now.wall).unwrap_or_default();
         let is_due = left <= policy.login_notice.saturating_add(credential.left(&now));
-        (is_news && is_due).then(|| *self.announced_login_due.insert(end))
+        (is_news && is_due).then(|| *self.past_mut().announced_login_due.insert(end))
     }
 
     fn age(&self, credential: &Credential, now: &Moment) -> Age {
@@ -286,19 +282,43 @@ impl State {
     fn put(&mut self, credential: Arc<Credential>) {
         self.generation = credential.generation;
         self.credential = Some(credential);
-        self.store.used_up = None;
         self.rejected = false;
-        self.standing = Standing::Good;
-        self.failures = 0;
-        self.answer_lost = false;
+        if let Some(past) = &mut self.past {
+            past.used_up = None;
+            past.standing = None;
+            past.failures = 0;
+            past.answer_lost = false;
+        }
     }
 
     fn forget(&mut self) {
         self.credential = None;
-        self.absence = LoginReason::LoggedOut;
-        self.store.used_up = None;
+        self.is_logged_out = true;
         self.rejected = false;
-        self.standing = Standing::Good;
+        if let Some(past) = &mut self.past {
+            past.used_up = None;
+            past.standing = None;
+        }
+    }
+
+    fn past(&self) -> &Past {
+        self.past.as_deref().unwrap_or(&NO_PAST)
+    }
+
+    fn past_mut(&mut self) -> &mut Past {
+        self.past.get_or_insert_default()
+    }
+
+    fn standing(&self) -> Option<&Standing> {
+        self.past().standing.as_deref()
+    }
+
+    fn stand(&mut self, standing: Standing) {
+        self.past_mut().standing = Some(Box::new(standing));
+    }
+
+    fn take_loaded(&mut self) -> Option<TokenSet> {
+        self.past.as_mut()?.loaded.take()
     }
 
     /// Whether tokens from the store are what a refresh was wanted for: alive, and with another
@@ -310,47 +330,46 @@ impl State {
             .is_none_or(|current| current.tokens.access_token() != kept.tokens.access_token());
         is_another && kept.age(now) != Age::Expired
     }
-}
 
-impl Store {
-    fn is_due(&self, now: Moment) -> bool {
-        match &self.first_read {
-            None => false,
-            Some(FirstRead::AtOnce) => true,
-            Some(FirstRead::NotBefore(moment)) => now.reached(moment),
-        }
+    /// Whether the store has to be read for the first time, and may be.
+    fn is_first_read_due(&self, now: Moment) -> bool {
+        let next = self.past().next_first_read.as_deref();
+        self.store.is_unread && next.is_none_or(|next| now.reached(next))
     }
 
-    /// The user has spoken: it has to be written, and what is there does not count any more.
-    fn overrule(&mut self) {
-        self.first_read = None;
-        self.is_outrun = false;
-        if self.exists {
-            self.unwritten = Unwritten::Said;
-        }
-    }
-
-    /// Whether somebody else has written since we last saw it.
+    /// Whether somebody else has written to the store since we last saw it.
     fn has_moved_to(&self, stored: Option<&TokenSet>) -> bool {
-        match (&self.seen, stored) {
-            _ if self.unwritten == Unwritten::Said || self.has_gone_back_to(stored) => false,
+        let store = &self.store;
+        match (&store.seen, stored) {
+            _ if store.unwritten == Unwritten::Said || self.has_gone_back_to(stored) => false,
             (Some(seen), Some(stored)) => !seen.same_tokens(stored),
             // What could not be written is newer than what was there before anybody looked.
-            (None, Some(_)) => self.unwritten == Unwritten::Nothing,
+            (None, Some(_)) => store.unwritten == Unwritten::Nothing,
             (_, None) => false,
         }
     }
 
     /// Whether a flight has read this already, and could do nothing with it.
     fn was_loaded(&self, stored: Option<&TokenSet>) -> bool {
-        let loaded = self.loaded.as_ref();
+        let loaded = self.past().loaded.as_ref();
         loaded.zip(stored).is_some_and(|(loaded, stored)| loaded.same_tokens(stored))
     }
 
-    /// Whether it has lost what was saved last, as by a failover.
+    /// Whether the store has lost what was saved last, as by a failover.
     fn has_gone_back_to(&self, stored: Option<&TokenSet>) -> bool {
-        let used_up = self.used_up.as_ref();
+        let used_up = self.past().used_up.as_ref();
         used_up.zip(stored).is_some_and(|(used_up, stored)| used_up.same_tokens(stored))
+    }
+}
+
+impl Store {
+    /// The user has spoken: it has to be written, and what is there does not count any more.
+    fn overrule(&mut self) {
+        self.is_unread = false;
+        self.is_outrun = false;
+        if self.exists {
+            self.unwritten = Unwritten::Said;
+        }
     }
 
     /// The current tokens have to be written again, over what is `stored`.

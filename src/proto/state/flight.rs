@@ -7,7 +7,7 @@ use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, LoginReason, RefreshFailure};
 use crate::proto::credential::Credential;
 use crate::proto::policy::Policy;
-use crate::proto::state::{FirstRead, NEXT_LOOK, Standing, State, Unwritten};
+use crate::proto::state::{NEXT_LOOK, Standing, State, Unwritten};
 use crate::token::{Generation, TokenSet};
 
 /// Why a flight was started.
@@ -76,29 +76,32 @@ impl State {
         policy: &Policy,
         now: Moment,
     ) -> Option<Arc<Credential>> {
-        self.store.first_read = None;
+        self.store.is_unread = false;
         self.store.is_outrun = false;
-        if let Standing::Dead { next_look, .. } = &mut self.standing {
-            *next_look = now.after(NEXT_LOOK);
-        }
-        let is_known = self.store.was_loaded(stored.as_ref());
-        if !self.is_current(ticket) || is_known || !self.store.has_moved_to(stored.as_ref()) {
+        self.put_off_next_look(now);
+        let is_known = self.was_loaded(stored.as_ref());
+        if !self.is_current(ticket) || is_known || !self.has_moved_to(stored.as_ref()) {
             return None;
         }
         // What cannot be sent is left alone: a store is not always written by us.
         let credential = self.kept(stored?, policy, now).ok()?;
         self.store.seen = Some(credential.tokens.clone());
-        self.store.loaded = None;
+        self.take_loaded();
         self.put(Arc::clone(&credential));
         (ticket.cause == Cause::Revival).then_some(credential)
     }
 
     /// Notes that the store could not be read.
     pub(crate) fn read_failed(&mut self, now: Moment) {
-        if self.store.first_read.is_some() {
-            self.store.first_read = Some(FirstRead::NotBefore(now.after(NEXT_LOOK)));
+        if self.store.is_unread {
+            self.past_mut().next_first_read = Some(Box::new(now.after(NEXT_LOOK)));
         }
-        if let Standing::Dead { next_look, .. } = &mut self.standing {
+        self.put_off_next_look(now);
+    }
+
+    fn put_off_next_look(&mut self, now: Moment) {
+        let standing = self.past.as_mut().and_then(|past| past.standing.as_deref_mut());
+        if let Some(Standing::Dead { next_look, .. }) = standing {
             *next_look = now.after(NEXT_LOOK);
         }
     }
@@ -125,12 +128,15 @@ impl State {
         {
             // Ours: also where nobody knew that it had been saved.
             self.written(self.generation, Some(stored), true);
-        } else if self.store.has_gone_back_to(stored.as_ref()) {
+        } else if self.has_gone_back_to(stored.as_ref()) {
             self.store.go_back_to(stored.clone());
         }
-        self.store.sent = None;
-        let moved = self.store.has_moved_to(stored.as_ref());
-        self.store.loaded = stored.clone().filter(|_| moved);
+        let moved = self.has_moved_to(stored.as_ref());
+        if self.store.exists {
+            let past = self.past_mut();
+            past.sent = None;
+            past.loaded = stored.clone().filter(|_| moved);
+        }
         let tokens = match (stored, &self.credential) {
             (Some(stored), _) if moved => match self.kept(stored, policy, now) {
                 Ok(kept) if self.is_usable(&kept, &now) => return AfterLoad::Adopt(kept),
@@ -139,7 +145,7 @@ impl State {
             },
             (_, Some(credential)) => credential.tokens.clone(),
             (_, None) if !policy.needs_refresh_token => TokenSet::new(""),
-            (_, None) => return AfterLoad::Login(self.absence.clone()),
+            (_, None) => return AfterLoad::Login(self.absence()),
         };
         if let Some(reason) = hindrance(&tokens, policy, &now) {
             return AfterLoad::Login(reason);
@@ -147,25 +153,28 @@ impl State {
         if let Some(error) = self.exhausted(ticket.cause, policy, now) {
             return AfterLoad::Fail(error);
         }
+        let has_store = self.store.exists;
+        let past = self.past_mut();
         match ticket.cause {
-            Cause::Rejected => self.rejection_budget.spend(policy.rejection_budget, now),
-            _ => self.budget.spend(policy.budget, now),
+            Cause::Rejected => past.rejection_budget.spend(policy.rejection_budget, now),
+            _ => past.budget.spend(policy.budget, now),
         }
-        self.store.sent = self.store.exists.then(|| tokens.clone());
+        past.sent = has_store.then(|| tokens.clone());
         AfterLoad::Refresh(tokens)
     }
 
     /// Notes a refresh that failed.
     pub(crate) fn failed(&mut self, ticket: &Ticket, lost: bool) {
-        self.answer_lost |= lost && self.is_current(ticket);
+        let is_current = self.is_current(ticket);
+        self.past_mut().answer_lost |= lost && is_current;
         self.refund(ticket);
     }
 
     /// Takes back what [`after_load`](Self::after_load) spent on a refresh that came to nothing.
     pub(crate) fn refund(&mut self, ticket: &Ticket) {
         match ticket.cause {
-            Cause::Rejected => self.rejection_budget.refund(),
-            _ => self.budget.refund(),
+            Cause::Rejected => self.past_mut().rejection_budget.refund(),
+            _ => self.past_mut().budget.refund(),
         }
     }
 
@@ -179,8 +188,8 @@ impl State {
         now: Moment,
     ) -> Option<Arc<Credential>> {
         let stored = stored.filter(|_| self.is_current(ticket))?;
-        let has_moved = stored.refresh_token() != sent.refresh_token()
-            && self.store.has_moved_to(Some(&stored));
+        let has_moved =
+            stored.refresh_token() != sent.refresh_token() && self.has_moved_to(Some(&stored));
         self.kept(stored, policy, now).ok().filter(|_| has_moved)
     }
 
@@ -198,7 +207,7 @@ impl State {
             return false;
         }
         self.put(Arc::clone(&credential));
-        self.store.used_up = self.store.sent.take();
+        self.use_up_what_was_sent();
         self.written(credential.generation, Some(&credential.tokens), is_saved);
         true
     }
@@ -216,15 +225,21 @@ impl State {
             }
             _ => credential,
         };
-        self.store.used_up = self.store.sent.take();
+        self.use_up_what_was_sent();
         self.written(credential.generation, Some(&credential.tokens), false);
         self.credential = Some(Arc::new(credential));
+    }
+
+    fn use_up_what_was_sent(&mut self) {
+        if let Some(past) = &mut self.past {
+            past.used_up = past.sent.take();
+        }
     }
 
     /// Notes a refresh that failed in a way that may pass: until then, everybody fails alike.
     pub(crate) fn fail(&mut self, ticket: &Ticket, cool_down: Duration, error: Error, now: Moment) {
         if self.is_current(ticket) {
-            self.standing = Standing::CoolingDown { until: now.after(cool_down), error };
+            self.stand(Standing::CoolingDown { until: now.after(cool_down), error });
         }
     }
 
@@ -240,15 +255,16 @@ impl State {
         if !self.is_current(ticket) {
             return None;
         }
-        self.failures += 1;
-        Some(policy.cool_down(self.failures, failure, retry_after))
+        let past = self.past_mut();
+        past.failures += 1;
+        Some(policy.cool_down(past.failures, failure, retry_after))
     }
 
     /// Notes a flight that ended without a verdict. The error for those who waited.
     pub(crate) fn interrupt(&mut self, ticket: &Ticket, error: Error, now: Moment) -> Error {
-        match &self.standing {
+        match self.standing() {
             // It was the login hook, which is not called again for this session.
-            Standing::Dead { error, .. } => error.clone(),
+            Some(Standing::Dead { error, .. }) => error.clone(),
             _ => {
                 self.read_failed(now);
                 self.fail(ticket, Duration::from_secs(1), error.clone(), now);
@@ -261,12 +277,12 @@ impl State {
     /// have got there since.
     pub(crate) fn sent_beside(&self, found: Option<&TokenSet>) -> Option<TokenSet> {
         let is_found = |sent: &&TokenSet| found.is_some_and(|found| found.same_tokens(sent));
-        self.store.sent.as_ref().filter(|sent| !is_found(sent)).cloned()
+        self.past().sent.as_ref().filter(|sent| !is_found(sent)).cloned()
     }
 
     /// Whether an answer to the current refresh token was lost in an earlier flight.
     pub(crate) fn answer_lost(&self) -> bool {
-        self.answer_lost
+        self.past().answer_lost
     }
 
     /// Declares the session dead. Whether to call the login hook.
@@ -274,10 +290,18 @@ impl State {
         let is_current = self.is_current(ticket);
         if is_current {
             // The verdict is about what was loaded: when it is read again, it is no news.
-            self.store.seen = self.store.loaded.take().or_else(|| self.store.seen.take());
-            self.standing = Standing::Dead { error, next_look: now.after(NEXT_LOOK) };
+            self.store.seen = self.take_loaded().or_else(|| self.store.seen.take());
+            self.stand(Standing::Dead { error, next_look: now.after(NEXT_LOOK) });
         }
         is_current
+    }
+
+    /// Why there is no credential.
+    fn absence(&self) -> LoginReason {
+        match self.is_logged_out {
+            true => LoginReason::LoggedOut,
+            false => LoginReason::NeverLoggedIn,
+        }
     }
 }
 

@@ -64,7 +64,7 @@ impl State {
         now: Moment,
     ) -> BeforeRequest {
         if let Some(credential) = &self.credential {
-            let is_plain = *need == Need::ANY && !self.rejected && self.store.first_read.is_none();
+            let is_plain = *need == Need::ANY && !self.rejected && !self.store.is_unread;
             if is_plain && credential.age(&now) == Age::Fresh {
                 return BeforeRequest::Send(Arc::clone(credential));
             }
@@ -73,7 +73,7 @@ impl State {
     }
 
     fn before_unusual_request(&self, need: &Need, policy: &Policy, now: Moment) -> BeforeRequest {
-        if self.store.is_due(now) {
+        if self.is_first_read_due(now) {
             return self.join_or_launch(Cause::FirstUse);
         }
         let Some(credential) = &self.credential else {
@@ -141,7 +141,8 @@ impl State {
         if current.existed_for(&now) < policy.minimum_age {
             return replay;
         }
-        if self.rejection_budget.exhausted_for(policy.rejection_budget, now).is_some() {
+        let budget = &self.past().rejection_budget;
+        if budget.exhausted_for(policy.rejection_budget, now).is_some() {
             return AfterRejection::Return;
         }
         self.rejected = true;
@@ -170,11 +171,11 @@ impl State {
         if self.flight.is_some() {
             return BeforeRequest::Join;
         }
-        match &self.standing {
-            Standing::CoolingDown { until, error } if !now.reached(until) => {
+        match self.standing() {
+            Some(Standing::CoolingDown { until, error }) if !now.reached(until) => {
                 BeforeRequest::Fail(error.clone().retry_in(Some(now.until(until))))
             }
-            Standing::Dead { error, next_look } => {
+            Some(Standing::Dead { error, next_look }) => {
                 match self.store.exists && now.reached(next_look) {
                     true => BeforeRequest::Launch(Cause::Revival),
                     false => BeforeRequest::Fail(error.clone()),
@@ -201,11 +202,12 @@ impl State {
 
     /// The error for a `cause` whose budget is spent.
     pub(super) fn exhausted(&self, cause: Cause, policy: &Policy, now: Moment) -> Option<Error> {
+        let past = self.past();
         let wait = match cause {
             Cause::FirstUse | Cause::NoToken | Cause::Revival => None,
-            Cause::Rejected => self.rejection_budget.exhausted_for(policy.rejection_budget, now),
+            Cause::Rejected => past.rejection_budget.exhausted_for(policy.rejection_budget, now),
             Cause::Expired | Cause::Forced | Cause::Stale => {
-                self.budget.exhausted_for(policy.budget, now)
+                past.budget.exhausted_for(policy.budget, now)
             }
         };
         let message = "more refreshes than the budget allows; are the tokens over on arrival?";
