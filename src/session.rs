@@ -1,8 +1,8 @@
 //! The handle: a session's tokens behind a lock. Transcribes verdicts of `proto`, decides nothing.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -227,8 +227,8 @@ impl Session {
 
     /// What happens from now on, as it happens.
     pub fn events(&self) -> Events {
-        let sender = self.inner.events.get_or_init(|| broadcast::Sender::new(64));
-        Events::new(sender.subscribe())
+        let events = &mut self.inner.guarded.lock().events;
+        Events::new(events.get_or_insert_with(|| broadcast::Sender::new(64)).subscribe())
     }
 
     /// Whether nothing is lost without this handle: it is the last, nothing runs, and what there is
@@ -351,10 +351,7 @@ pub(crate) struct Inner {
     pub(crate) policy: Policy,
     pub(crate) guarded: Mutex<Guarded>,
     store: Option<Arc<dyn TokenStore>>,
-    /// Held while the store is written, so that the newest generation is written last.
-    writing: tokio::sync::Mutex<()>,
     hook: Option<Hook>,
-    events: OnceLock<broadcast::Sender<Event>>,
     /// Whether an origin that gets no token was named in a warning.
     pub(crate) has_warned: AtomicBool,
 }
@@ -388,7 +385,8 @@ pub(crate) struct Deadlines {
 
 impl Inner {
     fn announce(&self, event: Event) {
-        if let Some(events) = self.events.get() {
+        let events = self.guarded.lock().events.clone();
+        if let Some(events) = events {
             // No subscriber is no error.
             let _ = events.send(event);
         }
@@ -399,6 +397,9 @@ impl Inner {
 pub(crate) struct Guarded {
     pub(crate) state: State,
     flight: Option<watch::Sender<Progress>>,
+    /// Closed when the turn ends of who writes to the store.
+    writing: Option<watch::Sender<()>>,
+    events: Option<broadcast::Sender<Event>>,
     /// Where the last logout was: what a flight from before it still brings is to be revoked.
     logged_out: Generation,
 }
@@ -466,5 +467,26 @@ impl Patience {
 
     pub(crate) fn spend(&mut self, duration: Duration) {
         self.left = self.left.map(|left| left.saturating_sub(duration));
+    }
+}
+
+#[cfg(all(test, target_pointer_width = "64"))]
+mod tests {
+    use super::*;
+
+    /// Bytes, at most. A process may have a million sessions: think twice before you raise these.
+    const SESSION: usize = 184;
+    const CREDENTIAL: usize = 120;
+    const FIRST_FLIGHT: usize = 120;
+
+    #[test]
+    fn a_session_stays_small() {
+        for (what, size, most) in [
+            ("a session", size_of::<Inner>(), SESSION),
+            ("its credential", size_of::<Credential>(), CREDENTIAL),
+            ("what the first flight adds", State::PAST, FIRST_FLIGHT),
+        ] {
+            assert!(size <= most, "{what}: {size} bytes, {most} are enough");
+        }
     }
 }

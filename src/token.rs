@@ -349,6 +349,17 @@ mod tests {
         assert!(one.same_tokens(&again), "the tokens count, not where they lie");
     }
 
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn a_token_set_stays_small() {
+        const PARTS: usize = 96;
+        const DETAILS: usize = 80;
+        let (parts, details) = (size_of::<Parts>(), size_of::<Details>());
+        assert!(parts <= PARTS, "{parts} bytes beside the tokens, {PARTS} are enough");
+        assert!(details <= DETAILS, "{details} bytes, {DETAILS} are enough");
+        assert_eq!(size_of::<TokenSet>(), size_of::<usize>());
+    }
+
     /// K-32, Q-12, Q-55, Q-56.
     #[test]
     fn k_32_a_new_refresh_token_replaces_the_old_and_none_keeps_it() {

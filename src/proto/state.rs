@@ -96,6 +96,10 @@ pub(crate) enum Over {
 }
 
 impl State {
+    /// How many bytes the first flight adds.
+    #[cfg(test)]
+    pub(crate) const PAST: usize = size_of::<Past>();
+
     pub(crate) fn new(has_store: bool) -> Self {
         Self {
             generation: Generation::default(),

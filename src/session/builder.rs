@@ -276,16 +276,20 @@ impl SessionBuilder {
             let now = settings.clock.now();
             state.start_with(tokens, &policy, now).map_err(Error::configuration)?;
         }
-        let guarded = Guarded { state, flight: None, logged_out: Generation::default() };
+        let guarded = Guarded {
+            state,
+            flight: None,
+            writing: None,
+            events: None,
+            logged_out: Generation::default(),
+        };
         Ok(Session {
             inner: Arc::new(Inner {
                 settings,
                 policy,
                 guarded: Mutex::new(guarded),
                 store: self.store,
-                writing: tokio::sync::Mutex::new(()),
                 hook: self.hook,
-                events: OnceLock::new(),
                 has_warned: AtomicBool::new(false),
             }),
         })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::error::{Error, ErrorKind, RefreshError};
 use crate::proto::state::Over;
@@ -13,6 +14,18 @@ use crate::token::{Generation, TokenSet};
 
 /// How often a write is tried.
 const TRIES: u32 = 3;
+
+/// The turn to write to the store. It ends when this is dropped.
+pub(super) struct Turn<'a> {
+    inner: &'a Inner,
+    _end: watch::Sender<()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.inner.guarded.lock().writing = None;
+    }
+}
 
 impl Session {
     /// Does something in a task of its own: a caller who goes away does not interrupt it. `who`
@@ -123,7 +136,7 @@ impl Inner {
         store: &dyn TokenStore,
         generation: Generation,
     ) -> Result<(), Error> {
-        let _writing = self.writing.lock().await;
+        let _turn = self.turn_to_write().await;
         let (tokens, over) = {
             let state = &self.guarded.lock().state;
             if state.generation() != generation || !state.is_unsaved() {
@@ -145,6 +158,23 @@ impl Inner {
             Err(error) => self.announce(Event::NotSaved { error: error.clone() }),
         }
         result.map(drop)
+    }
+
+    /// Waits until nobody else writes to the store, so that the newest generation is written last.
+    ///
+    /// A lock that is there only while it is held: most sessions write nothing most of the time.
+    pub(super) async fn turn_to_write(&self) -> Turn<'_> {
+        loop {
+            let mut turn = match self.guarded.lock().writing {
+                Some(ref turn) => turn.subscribe(),
+                ref mut free @ None => {
+                    let end = free.insert(watch::Sender::new(())).clone();
+                    return Turn { inner: self, _end: end };
+                }
+            };
+            // Nothing is said in a turn: this fails when it has ended.
+            let _ = turn.changed().await;
+        }
     }
 
     /// Takes the store's lock; waits as long as another process may need for a refresh.

@@ -33,7 +33,7 @@ impl Flight {
     ) -> Option<Arrival> {
         let inner = Arc::clone(&self.inner);
         self.received = Some(Arc::clone(&credential));
-        let _writing = inner.writing.lock().await;
+        let _turn = inner.turn_to_write().await;
         if !self.has_lost() {
             let is_saved = match self.save(&credential.tokens, over).await {
                 Saved::Outrun => {
@@ -206,7 +206,7 @@ impl Flight {
     /// The answer was of no use, but the refresh token in it has replaced the one that was sent.
     async fn keep_refresh_token(&mut self, refresh_token: &str, sent: &TokenSet, over: &Over) {
         let inner = Arc::clone(&self.inner);
-        let _writing = inner.writing.lock().await;
+        let _turn = inner.turn_to_write().await;
         let tokens = sent.clone().rotated_to(refresh_token);
         if self.has_lost() {
             return self.give_back(&tokens).await;
