@@ -173,10 +173,11 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
                 *used = now;
                 Found::Session(session.clone())
             }
-            Some(Entry::Opening(opened)) => Found::Opening(opened.clone()),
+            Some(Entry::Opening(outcome)) => Found::Opening(outcome.subscribe()),
             None => {
-                let (opening, opened) = Opening::new(Arc::clone(inner), account.clone());
-                shard.entries.insert(account.clone(), Entry::Opening(opened.clone()));
+                let (opening, outcome) = Opening::new(Arc::clone(inner), account.clone());
+                let opened = outcome.subscribe();
+                shard.entries.insert(account.clone(), Entry::Opening(outcome));
                 drop(shard);
                 opening.start();
                 Found::Opening(opened)

@@ -21,9 +21,9 @@ pub(super) struct Opening<K: Clone + Eq + Hash> {
 }
 
 impl<K: Clone + Eq + Hash + Send + Sync + 'static> Opening<K> {
-    pub(super) fn new(inner: Arc<Inner<K>>, account: K) -> (Self, watch::Receiver<Opened>) {
-        let (outcome, opened) = watch::channel(None);
-        (Self { inner, account, outcome }, opened)
+    pub(super) fn new(inner: Arc<Inner<K>>, account: K) -> (Self, watch::Sender<Opened>) {
+        let outcome = watch::Sender::new(None);
+        (Self { inner, account, outcome: outcome.clone() }, outcome)
     }
 
     /// Goes on in a task: who is the first to need the session may go away.

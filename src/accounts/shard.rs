@@ -21,7 +21,7 @@ pub(super) struct Shard<K> {
 /// What there is for an account.
 pub(super) enum Entry {
     Open { session: Session, used: u32 },
-    Opening(watch::Receiver<Opened>),
+    Opening(watch::Sender<Opened>),
 }
 
 impl<K: Clone + Eq + Hash> Shard<K> {
@@ -83,5 +83,18 @@ impl<K: Clone + Eq + Hash> Shard<K> {
 impl<K> Default for Shard<K> {
     fn default() -> Self {
         Self { entries: HashMap::new(), turns: VecDeque::new() }
+    }
+}
+
+#[cfg(all(test, target_pointer_width = "64"))]
+mod tests {
+    use super::*;
+
+    /// Bytes, at most; there may be a million, in a map that is half empty.
+    const ENTRY: usize = 16;
+
+    #[test]
+    fn an_entry_stays_small() {
+        assert!(size_of::<Entry>() <= ENTRY, "{} bytes", size_of::<Entry>());
     }
 }
