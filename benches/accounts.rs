@@ -76,7 +76,7 @@ fn row(what: &str, bytes: i64, count: u64) {
 
 /// A session that is not one of many accounts.
 fn alone() {
-    let sessions = Session::builder(Next).allow_origin(chain::ORIGIN);
+    let sessions = Session::builder(Server).allow_origin(chain::ORIGIN);
     let first = sessions.clone().tokens(tokens(0, 0)).build().expect("a session");
     let session = || sessions.clone().tokens(tokens(1, 0)).build().expect("a session");
     let (second, bytes) = counted(session);
@@ -190,7 +190,7 @@ fn send(runtime: &Runtime, client: &ClientWithMiddleware, ready: Vec<Extensions>
 
 /// The sessions of so many accounts, with tokens that are nowhere else.
 async fn opened(count: u64) -> Accounts<u64> {
-    let sessions = Session::builder(Next).allow_origin(chain::ORIGIN);
+    let sessions = Session::builder(Server).allow_origin(chain::ORIGIN);
     let open =
         |account, session: SessionBuilder| async move { Ok(session.tokens(tokens(account, 0))) };
     let accounts = Accounts::builder(sessions, open).build().expect("accounts");
@@ -202,7 +202,7 @@ async fn opened(count: u64) -> Accounts<u64> {
 
 /// The sessions of so many accounts, each with a store of its own that was read.
 async fn opened_with_store(count: u64) -> Accounts<u64> {
-    let sessions = Session::builder(Next).allow_origin(chain::ORIGIN);
+    let sessions = Session::builder(Server).allow_origin(chain::ORIGIN);
     let open = |account, session: SessionBuilder| async move { Ok(session.store(Own(account))) };
     let accounts = Accounts::builder(sessions, open).build().expect("accounts");
     for account in 0..count {
@@ -238,10 +238,10 @@ fn token_bytes() -> i64 {
 }
 
 /// A server that never fails.
-struct Next;
+struct Server;
 
 #[async_trait]
-impl Refresh for Next {
+impl Refresh for Server {
     async fn refresh(&self, _: &TokenSet) -> Result<TokenSet, RefreshError> {
         Ok(tokens(fastrand::u64(..), 1))
     }
