@@ -218,7 +218,7 @@ impl TokenSet {
         if is_kept {
             self.parts().refresh_token.clone_from(&before.parts.refresh_token);
             if self.details().refresh_expires_in.is_none() {
-                let end = self.refresh_expires_at().or(before.refresh_expires_at());
+                let end = self.refresh_expires_at().or_else(|| before.refresh_expires_at());
                 self = self.with_refresh_end(None, end);
             }
         }
