@@ -126,7 +126,7 @@ fn authenticate<'a, S: Borrow<Session> + Send + 'a>(
         Way::Refused(error) => return Box::pin(ready(Err(error.into()))),
         Way::Untouched => return next.run(request, extensions),
     };
-    let answer = session.borrow().ask(&need);
+    let answer = session.borrow().ask(need);
     let exchange = Exchange::new(session, &request, need);
     match answer {
         Answer::Credential(sent) => exchange.send(request, sent, extensions, next),
