@@ -227,7 +227,7 @@ impl<K: Clone + Eq + Hash> Inner<K> {
 
     /// In seconds since these accounts were built.
     fn now(&self) -> u32 {
-        let now = self.settings.clock.now().monotonic;
+        let now = self.settings.clock.soon().monotonic;
         now.saturating_duration_since(self.start).as_secs() as u32
     }
 

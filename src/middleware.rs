@@ -18,7 +18,7 @@ use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::middleware::held::Held;
 use crate::proto::credential::Credential;
-use crate::proto::origin::{Within, fingerprint, insecure, printed};
+use crate::proto::origin::{Within, insecure, is_same, printed};
 use crate::proto::provider::Judgement;
 use crate::proto::state::{AfterRejection, Need};
 use crate::session::{Answer, Patience, Session, Settings};
@@ -126,7 +126,7 @@ fn authenticate<'a, S: Borrow<Session> + Send + 'a>(
         Way::Refused(error) => return Box::pin(ready(Err(error.into()))),
         Way::Untouched => return next.run(request, extensions),
     };
-    let answer = session.borrow().ask(&need);
+    let answer = session.borrow().ask(need);
     let exchange = Exchange::new(session, &request, need);
     match answer {
         Answer::Credential(sent) => exchange.send(request, sent, extensions, next),
@@ -163,8 +163,12 @@ struct Exchange<S> {
 impl<S: Borrow<Session> + Send> Exchange<S> {
     #[inline]
     fn new(session: S, request: &Request, need: Need) -> Self {
-        let spare = if session.borrow().inner.settings.replay { request.try_clone() } else { None };
-        let asked = if spare.is_none() { Some(fingerprint(request.url())) } else { None };
+        let settings = &session.borrow().inner.settings;
+        let spare = if settings.replay { request.try_clone() } else { None };
+        let asked = match spare {
+            Some(_) => None,
+            None => Some(settings.reach.fingerprint(request.url())),
+        };
         let patience = Patience { left: request.timeout().copied() };
         Self { session, need, spare, asked, patience }
     }
@@ -252,8 +256,13 @@ impl<S: Borrow<Session> + Send> Exchange<S> {
     /// token, which reqwest has dropped on the way (RFC 9110 §15.4). To send it there after all
     /// would give it to strangers.
     fn was_redirected(&self, response: &Response) -> bool {
-        let asked = self.asked.or_else(|| Some(fingerprint(self.spare.as_ref()?.url())));
-        asked != Some(fingerprint(response.url()))
+        match (&self.spare, self.asked) {
+            (Some(spare), _) => !is_same(spare.url(), response.url()),
+            (None, asked) => {
+                let reach = &self.session.borrow().inner.settings.reach;
+                asked != Some(reach.fingerprint(response.url()))
+            }
+        }
     }
 }
 
@@ -261,7 +270,7 @@ impl Settings {
     #[inline]
     fn way_of(&self, request: &Request, extensions: &Extensions) -> Way {
         let wish = extensions.get::<Authenticate>();
-        if wish == Some(&Authenticate::Never) || request.headers().contains_key(AUTHORIZATION) {
+        if wish == Some(&Authenticate::Never) || has_own(request) {
             return Way::Untouched;
         }
         match self.reach.of(request.url()) {
@@ -314,6 +323,12 @@ fn attach(request: &mut Request, credential: Option<&Credential>) {
     if let Some(credential) = credential {
         request.headers_mut().insert(AUTHORIZATION, credential.header.clone());
     }
+}
+
+/// Whether the caller has put a header in. To look at a handful of names is quicker than to hash one.
+#[inline]
+fn has_own(request: &Request) -> bool {
+    request.headers().keys().any(|name| name == AUTHORIZATION)
 }
 
 /// Whether the body can be sent only once: a stream, or a multipart form.

@@ -257,7 +257,7 @@ impl Session {
         need: Need,
         patience: &mut Patience,
     ) -> Result<Option<Arc<Credential>>, Error> {
-        match self.ask(&need) {
+        match self.ask(need) {
             Answer::Credential(credential) => Ok(credential),
             Answer::Fail(error) => Err(error),
             Answer::Wait(flight) => self.wait(flight, need, patience).await,
@@ -290,7 +290,7 @@ impl Session {
                 // Good for everybody who waited, however short it lives.
                 Arrival::Refreshed(credential) => return Ok(Some(credential)),
             }
-            flight = match self.ask(&need) {
+            flight = match self.ask(need) {
                 Answer::Credential(credential) => return Ok(credential),
                 Answer::Fail(error) => return Err(error),
                 Answer::Wait(flight) => flight,
@@ -300,12 +300,27 @@ impl Session {
 
     /// Starts a flight behind a caller who does not wait for it.
     pub(crate) fn refresh_behind(&self) {
-        drop(self.ask(&Need::ANY));
+        drop(self.ask(Need::ANY));
     }
 
     /// Asks the state, and starts the flight that it wants.
     #[inline]
-    pub(crate) fn ask(&self, need: &Need) -> Answer {
+    pub(crate) fn ask(&self, need: Need) -> Answer {
+        match self.fresh(&need) {
+            Some(credential) => Answer::Credential(Some(credential)),
+            None => self.ask_at_length(&need),
+        }
+    }
+
+    /// The credential, if it is good for `need` because it is fresh.
+    #[inline]
+    fn fresh(&self, need: &Need) -> Option<Arc<Credential>> {
+        // What is fresh then is fresh now.
+        let soon = self.inner.settings.clock.soon();
+        self.inner.guarded.lock().state.fresh(need, &soon).cloned()
+    }
+
+    fn ask_at_length(&self, need: &Need) -> Answer {
         let inner = &self.inner;
         let now = inner.settings.clock.now();
         let mut guarded = inner.guarded.lock();
@@ -349,6 +364,10 @@ pub(crate) enum Answer {
 pub(crate) struct Inner {
     pub(crate) settings: Arc<Settings>,
     pub(crate) policy: Policy,
+    /// NOTE: other locks are not quicker. A request that takes one, and is otherwise the bench's
+    /// floor, costs so much of the floor at 1, 2, 8 and 64 threads on two cores: this one 1.01, 1.01,
+    /// 1.01, 1.03; parking_lot's RwLock 1.01, 1.01, 1.01, 1.02; std's Mutex 1.01, 1.01, 1.01, 1.03; std's
+    /// RwLock 1.01, 1.02, 1.01, 1.03; arc_swap 1.02, 1.02, 1.02, 1.04. All of that is within the noise.
     pub(crate) guarded: Mutex<Guarded>,
     store: Option<Arc<dyn TokenStore>>,
     hook: Option<Hook>,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use async_trait::async_trait;
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderValue};
+use parking_lot::Mutex;
 use reqwest::{Method, Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next, Result};
 use reqwest_refresh::{
@@ -61,6 +62,8 @@ pub(crate) fn ways() -> Vec<Way> {
         Way::new("bare", "floor", bare(), None),
         Way::new("ready_header", "floor", through(Inserting::new()), None),
         Way::new("floor", "floor", through(Floor::new()), None),
+        Way::new("lock_and_clock", "floor", through(Looking::at(Clocks::Monotonic)), None),
+        Way::new("lock_and_both_clocks", "floor", through(Looking::at(Clocks::Both)), None),
         Way::new("session", "floor", through(session(|builder| builder)), None),
         Way::new(
             "session_without_replay",
@@ -108,17 +111,14 @@ impl Middleware for Inserting {
     }
 }
 
-/// (c) The floor: who wants to replay a request clones it, and who wants to know whether a token is
-/// over reads the clocks.
+/// (c) The floor: who wants to replay a request clones it.
 pub(crate) struct Floor {
     header: HeaderValue,
-    end: (SystemTime, Instant),
 }
 
 impl Floor {
     pub(crate) fn new() -> Self {
-        let hour = Duration::from_secs(3600);
-        Self { header: header(), end: (SystemTime::now() + hour, Instant::now() + hour) }
+        Self { header: header() }
     }
 }
 
@@ -131,8 +131,49 @@ impl Middleware for Floor {
         next: Next<'_>,
     ) -> Result<Response> {
         let spare = request.try_clone();
-        if SystemTime::now() < self.end.0 && Instant::now() < self.end.1 {
-            let header = self.header.clone();
+        request.headers_mut().insert(AUTHORIZATION, self.header.clone());
+        let response = next.run(request, extensions).await;
+        drop(spare);
+        response
+    }
+}
+
+/// The floor, a lock, and the clocks: what it costs to have a token that can be replaced, and to
+/// know whether it is over.
+pub(crate) struct Looking {
+    header: Mutex<HeaderValue>,
+    end: (SystemTime, Instant),
+    clocks: Clocks,
+}
+
+/// Which clocks are read.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Clocks {
+    Both,
+    Monotonic,
+}
+
+impl Looking {
+    pub(crate) fn at(clocks: Clocks) -> Self {
+        let hour = Duration::from_secs(3600);
+        let end = (SystemTime::now() + hour, Instant::now() + hour);
+        Self { header: Mutex::new(header()), end, clocks }
+    }
+}
+
+#[async_trait]
+impl Middleware for Looking {
+    async fn handle(
+        &self,
+        mut request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        let spare = request.try_clone();
+        let is_alive = Instant::now() < self.end.1
+            && (self.clocks == Clocks::Monotonic || SystemTime::now() < self.end.0);
+        if is_alive {
+            let header = self.header.lock().clone();
             request.headers_mut().insert(AUTHORIZATION, header);
         }
         let response = next.run(request, extensions).await;

@@ -55,24 +55,21 @@ pub(crate) enum AfterRejection {
 }
 
 impl State {
-    /// What to do for a request that needs `need`, at `now`.
+    /// The credential, if it is fresh at `now` and so good for a request that needs `need`: what
+    /// [`before_request`](Self::before_request) says then, too, and most often.
     #[inline]
+    pub(crate) fn fresh(&self, need: &Need, now: &Moment) -> Option<&Arc<Credential>> {
+        let is_plain = *need == Need::ANY && !self.rejected && !self.store.is_unread;
+        self.credential.as_ref().filter(|credential| is_plain && credential.age(now) == Age::Fresh)
+    }
+
+    /// What to do for a request that needs `need`, at `now`.
     pub(crate) fn before_request(
         &self,
         need: &Need,
         policy: &Policy,
         now: Moment,
     ) -> BeforeRequest {
-        if let Some(credential) = &self.credential {
-            let is_plain = *need == Need::ANY && !self.rejected && !self.store.is_unread;
-            if is_plain && credential.age(&now) == Age::Fresh {
-                return BeforeRequest::Send(Arc::clone(credential));
-            }
-        }
-        self.before_unusual_request(need, policy, now)
-    }
-
-    fn before_unusual_request(&self, need: &Need, policy: &Policy, now: Moment) -> BeforeRequest {
         if self.is_first_read_due(now) {
             return self.join_or_launch(Cause::FirstUse);
         }
