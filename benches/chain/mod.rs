@@ -12,7 +12,7 @@ use reqwest_refresh::{
     Account, Accounts, Refresh, RefreshError, Session, SessionBuilder, TokenSet,
 };
 
-const ORIGIN: &str = "https://api.test";
+pub(crate) const ORIGIN: &str = "https://api.test";
 const TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJub2RlIjoiZXhlY3V0b3IxIn0.c2lnbmF0dXJl";
 
 /// The request that is sent.
