@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What it costs a project to adopt this crate: crates, time to build, size of the program.
 #
-#     benches/adoption.sh          everything; builds reqwest four times, which takes minutes
+#     benches/adoption.sh          everything; builds reqwest three times, which takes minutes
 #     benches/adoption.sh crates   the crates alone, in seconds
 #
 # The project has reqwest with its default features, reqwest-middleware and tokio already. It is made
@@ -95,15 +95,19 @@ features="$(sed -n '/^\[features\]/,/^\[dependencies\]/s/^\([a-z0-9-]*\) = .*/\1
 
 echo "| features | crates before | after | added |"
 echo "|---|---|---|---|"
+cp "$folder/before.txt" "$folder/known.txt"
 for feature in $features; do
     case "$feature" in
-    default) wanted='' shown="none (default)" ;;
-    *) wanted="\"$feature\"" shown="\`$feature\`" ;;
+    default) wanted='' shown="none (default)" more="" ;;
+    *) wanted="\"$feature\"" shown="\`$feature\`" more=" more" ;;
     esac
     project after "$wanted"
     crates after >"$folder/after.txt"
-    added="$(comm -13 "$folder/before.txt" "$folder/after.txt" | grep -v '^reqwest-refresh ' | paste -sd, | sed 's/,/, /g')"
-    echo "| $shown | $(wc -l <"$folder/before.txt") | $(wc -l <"$folder/after.txt") | ${added:-nothing else} |"
+    added="$(comm -13 "$folder/known.txt" "$folder/after.txt" | paste -sd, | sed 's/ v/ /g; s/,/, /g')"
+    count="$(comm -13 "$folder/known.txt" "$folder/after.txt" | wc -l)"
+    echo "| $shown | $(wc -l <"$folder/before.txt") | $(wc -l <"$folder/after.txt") | $count$more${added:+: $added} |"
+    # What the default brings is named once.
+    if [[ "$feature" == default ]]; then cp "$folder/after.txt" "$folder/known.txt"; fi
 done
 if [[ "${1:-}" == crates ]]; then exit; fi
 

@@ -55,7 +55,7 @@ fn main() {
 fn compare(runtime: &Runtime, ways: &[Way], at_once: usize, rounds: usize) {
     let mut seconds = vec![Vec::new(); ways.len()];
     // The first round opens the connections and does not count.
-    for round in 0..=rounds {
+    for round in figures::rounds(rounds + 1) {
         for turn in 0..ways.len() {
             let way = (round + turn) % ways.len();
             let taken = runtime.block_on(send(&ways[way], at_once));

@@ -1,4 +1,12 @@
-//! What many measurements have in common.
+//! What measurements have in common.
+
+use std::time::{Duration, Instant};
+
+/// So many rounds, or as many as begin within a minute.
+pub(crate) fn rounds(most: usize) -> impl Iterator<Item = usize> {
+    let end = Instant::now() + Duration::from_secs(60);
+    (0..most).take_while(move |_| Instant::now() < end)
+}
 
 /// The first quartile, the median and the third quartile.
 pub(crate) fn quartiles(values: Vec<f64>) -> [f64; 3] {
