@@ -24,6 +24,7 @@ use reqwest::{Request, Response};
 use reqwest_middleware::{ClientWithMiddleware, Middleware, Next};
 use reqwest_refresh::{Refresh, RefreshError, Session, SessionBuilder, TokenSet};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
@@ -50,13 +51,15 @@ fn main() {
 /// The crowd with a token that is over, against the same crowd with a fresh one.
 fn time(rounds: usize) {
     let runtime = Runtime::new().unwrap();
-    let [mut fresh, mut over, mut ratios] = [const { Vec::new() }; 3];
+    let [mut fresh, mut over, mut ratios, mut floors] = [const { Vec::new() }; 4];
     for _ in figures::rounds(rounds) {
-        let with_fresh = crowd(&runtime, chain::through(chain::session(|builder| builder)));
+        let client = chain::through(chain::session(|builder| builder));
+        let with_fresh = crowd(&runtime, client, async {});
         let with_over = storm(&runtime);
         fresh.push(with_fresh.as_secs_f64() * 1000.0);
         over.push(with_over.as_secs_f64() * 1000.0);
         ratios.push(with_over.div_duration_f64(REFRESH + with_fresh));
+        floors.push(channel(&runtime).div_duration_f64(REFRESH + with_fresh));
     }
     let times = ratios.len();
     println!("| {REQUESTS} requests at once | median | quartiles |");
@@ -65,6 +68,7 @@ fn time(rounds: usize) {
         ("the token is fresh", " ms", 0, fresh),
         ("the token is over, a refresh takes 500 ms", " ms", 0, over),
         ("the latter, 500 ms and the former being 1", "", 3, ratios),
+        ("all wait 500 ms for a channel, without a session", "", 3, floors),
     ] {
         let [low, middle, high] = quartiles(values);
         println!("| {name} | {middle:.digits$}{unit} | {low:.digits$} to {high:.digits$} |");
@@ -76,25 +80,44 @@ fn time(rounds: usize) {
 fn storm(runtime: &Runtime) -> Duration {
     let asked = Arc::new(AtomicUsize::new(0));
     let slow = Slow { asked: Arc::clone(&asked) };
-    let taken = crowd(runtime, chain::through(expired(slow, |builder| builder)));
+    let taken = crowd(runtime, chain::through(expired(slow, |builder| builder)), async {});
     assert_eq!(asked.load(Ordering::SeqCst), 1, "token requests");
     taken
 }
 
-/// How long it takes until all are answered. Making the requests is not measured.
-fn crowd(runtime: &Runtime, client: ClientWithMiddleware) -> Duration {
+/// The crowd, where all wait as long for a channel, and nothing else is done.
+fn channel(runtime: &Runtime) -> Duration {
+    let (sender, open) = watch::channel(false);
+    let opening = async move {
+        sleep(REFRESH).await;
+        sender.send_replace(true);
+    };
+    crowd(runtime, chain::through(Waiting { open }), opening)
+}
+
+/// How long it takes until all are answered, with `beside` beside them. Making the requests is not
+/// measured.
+fn crowd(
+    runtime: &Runtime,
+    client: ClientWithMiddleware,
+    beside: impl Future<Output = ()> + Send + 'static,
+) -> Duration {
     let client = Arc::new(client);
     let requests: Vec<_> = (0..REQUESTS).map(|_| chain::request()).collect();
     runtime.block_on(async {
         let start = Instant::now();
+        tokio::spawn(beside);
         let send = |request| {
             let client = Arc::clone(&client);
             tokio::spawn(async move { client.execute(request).await.unwrap() })
         };
         let tasks: Vec<_> = requests.into_iter().map(send).collect();
-        for task in tasks {
-            timeout(LIMIT, task).await.expect("an answer in time").unwrap();
-        }
+        let all = async {
+            for task in tasks {
+                task.await.unwrap();
+            }
+        };
+        timeout(LIMIT, all).await.expect("answers in time");
         start.elapsed()
     })
 }
@@ -106,13 +129,14 @@ fn memory() {
         requests.extend((0..REQUESTS).map(|_| chain::request()));
     });
     let request = size_of::<Request>() as i64 + made.bytes_current / REQUESTS as i64;
-    let floor = waiting(chain::through(Waiting));
+    let (_sender, open) = watch::channel(false);
+    let floor = waiting(chain::through(Waiting { open }));
     let ours = waiting(chain::through(expired(Never, |builder| builder)));
     let without_replay = waiting(chain::through(expired(Never, |it| it.replay(false))));
     println!("| a waiting request | bytes |");
     println!("|---|---|");
     println!("| the request alone: method, URL, three headers | {request} |");
-    println!("| with its task, in a middleware that does nothing but wait | {floor} |");
+    println!("| with its task, in a middleware that waits for a channel | {floor} |");
     println!("| with its task, in a session | {ours} |");
     println!("| what the session adds, the copy for a replay included | {} |", ours - floor);
     println!("| what it adds with `replay(false)` | {} |", without_replay - floor);
@@ -173,8 +197,10 @@ impl Refresh for Never {
     }
 }
 
-/// The least that a middleware can be which makes a request wait.
-struct Waiting;
+/// The least that a middleware can be which makes requests wait for each other.
+struct Waiting {
+    open: watch::Receiver<bool>,
+}
 
 #[async_trait]
 impl Middleware for Waiting {
@@ -184,7 +210,7 @@ impl Middleware for Waiting {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
-        pending::<()>().await;
+        self.open.clone().wait_for(|open| *open).await.expect("a sender");
         next.run(request, extensions).await
     }
 }
