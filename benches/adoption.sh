@@ -64,14 +64,13 @@ crates() {
         sed 's/ (.*//' | grep -v '^program ' | sort -u
 }
 
-# The seconds that a clean build takes: seconds NAME
-seconds() {
-    local start end
-    cargo fetch --quiet --manifest-path "$folder/$1/Cargo.toml"
-    start="$(date +%s%N)"
-    cargo build --quiet --manifest-path "$folder/$1/Cargo.toml"
-    end="$(date +%s%N)"
-    awk -v nanos=$((end - start)) 'BEGIN { printf "%.1f", nanos / 1e9 }'
+# The seconds that a clean build takes, by the clock and of the processors: build NAME
+build() {
+    local manifest="$folder/$1/Cargo.toml"
+    cargo fetch --quiet --manifest-path "$manifest"
+    local TIMEFORMAT='%R %U %S'
+    { time cargo build --quiet --manifest-path "$manifest" 2>&3; } 3>&2 2>&1 |
+        awk '{ printf "%.1f %.1f\n", $1, $2 + $3 }'
 }
 
 # The bytes of the stripped program: bytes NAME
@@ -112,8 +111,13 @@ done
 if [[ "${1:-}" == crates ]]; then exit; fi
 
 project after ''
+before="$(build before) $(bytes before)"
+after="$(build after) $(bytes after)"
+read -r clock_before processors_before bytes_before <<<"$before"
+read -r clock_after processors_after bytes_after <<<"$after"
 echo
 echo "| | before | after | ratio |"
 echo "|---|---|---|---|"
-echo "| clean \`cargo build\` | $(compared "$(seconds before)" "$(seconds after)" " s")"
-echo "| stripped release binary | $(compared "$(bytes before)" "$(bytes after)" " bytes")"
+echo "| clean \`cargo build\`, by the clock | $(compared "$clock_before" "$clock_after" " s")"
+echo "| the same, of the processors | $(compared "$processors_before" "$processors_after" " s")"
+echo "| stripped release binary | $(compared "$bytes_before" "$bytes_after" " bytes")"
