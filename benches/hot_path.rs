@@ -24,8 +24,11 @@ use reqwest::Request;
 use tokio::runtime::{Builder, Runtime};
 
 mod chain;
+#[allow(dead_code)] // other benches use the rest
+mod figures;
 
 use chain::Way;
+use figures::quartiles;
 
 /// How often all ways take their turn.
 const ROUNDS: usize = 300;
@@ -118,9 +121,4 @@ fn send(runtime: &Runtime, way: &Way, requests: Vec<(Request, Extensions)>) -> D
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().build().expect("a runtime")
-}
-
-fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
-    values.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| values[(values.len() - 1) * quarter / 4])
 }
