@@ -30,7 +30,7 @@ impl Simulation {
         for account in 0..self.world.plan.accounts.len() {
             self.logs_in(account);
         }
-        if self.all_are_served(60 * SECOND, false) {
+        if self.all_are_served(PATIENCE, false) {
             self.live_once_more();
         }
     }
