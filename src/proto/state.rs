@@ -336,7 +336,7 @@ impl Store {
             _ if self.unwritten == Unwritten::Said || self.has_gone_back_to(stored) => false,
             (Some(seen), Some(stored)) => !seen.same_tokens(stored),
             // What could not be written is newer than what was there before anybody looked.
-            (None, Some(_)) => self.unwritten == Unwritten::Nothing,
+            (None, Some(_)) => self.unwritten == Unwritten::Nothing || self.first_read.is_none(),
             (_, None) => false,
         }
     }

@@ -288,7 +288,7 @@ impl SessionBuilder {
                 refresh: self.refresh,
                 store: self.store,
                 refresh_without_store: self.refresh_without_store,
-                writing: tokio::sync::Mutex::new(()),
+                at_store: tokio::sync::Mutex::new(()),
                 hook: self.hook,
                 events: OnceLock::new(),
                 deadlines: self.deadlines,

@@ -1,4 +1,4 @@
-//! Writing to the store: bounded, repeated, the newest generation last.
+//! Writing to the store: bounded, repeated, the newest tokens last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, RefreshError};
 use crate::proto::state::Over;
 use crate::session::{Event, Inner, Session};
 use crate::store::{Lease, StoreError, TokenStore};
-use crate::token::{Generation, TokenSet};
+use crate::token::TokenSet;
 
 /// How often a write is tried.
 const TRIES: u32 = 3;
@@ -35,12 +35,12 @@ impl Session {
         task.await.unwrap_or_else(ended)
     }
 
-    /// Writes the tokens of `generation`, or their absence, unless that is done or outdated.
-    pub(super) async fn keep_in_store(&self, generation: Generation) -> Result<(), Error> {
+    /// Writes the current tokens, or their absence, unless that is done.
+    pub(super) async fn keep_in_store(&self) -> Result<(), Error> {
         if !self.inner.guarded.lock().state.is_unsaved() {
             return Ok(());
         }
-        self.apart("the store", |inner| async move { inner.keep(generation).await }).await
+        self.apart("the store", |inner| async move { inner.keep().await }).await
     }
 }
 
@@ -48,12 +48,11 @@ impl Inner {
     /// Clears the store, and revokes what was in it, or else the tokens that are `known`.
     pub(super) async fn forget(
         &self,
-        generation: Generation,
         known: Option<TokenSet>,
         is_newest: bool,
     ) -> Result<(), Error> {
         let (stored, cleared) = match &self.store {
-            Some(store) => self.clear_store(&**store, generation, is_newest).await,
+            Some(store) => self.clear_store(&**store, is_newest).await,
             None => (Ok(None), Ok(())),
         };
         let revoked = match (stored, known) {
@@ -75,7 +74,6 @@ impl Inner {
     async fn clear_store(
         &self,
         store: &dyn TokenStore,
-        generation: Generation,
         is_newest: bool,
     ) -> (Result<Option<TokenSet>, Error>, Result<(), Error>) {
         let lease = self.lease(store).await;
@@ -85,7 +83,7 @@ impl Inner {
             true => self.load(store).await,
             false => Ok(None),
         };
-        let cleared = self.keep_leased(store, generation).await;
+        let cleared = self.keep_leased(store).await;
         self.give_back(lease.ok()).await;
         (stored, cleared)
     }
@@ -108,28 +106,25 @@ impl Inner {
     }
 
     /// See [`Session::keep_in_store`].
-    pub(super) async fn keep(&self, generation: Generation) -> Result<(), Error> {
+    pub(super) async fn keep(&self) -> Result<(), Error> {
         let Some(store) = &self.store else { return Ok(()) };
         // Without it another process could write the answer of its running refresh over ours. But
         // what the user said counts more than what a process does that never gives it back.
         let lease = self.lease(&**store).await;
-        let result = self.keep_leased(&**store, generation).await;
+        let result = self.keep_leased(&**store).await;
         self.give_back(lease.ok()).await;
         result
     }
 
-    async fn keep_leased(
-        &self,
-        store: &dyn TokenStore,
-        generation: Generation,
-    ) -> Result<(), Error> {
-        let _writing = self.writing.lock().await;
-        let (tokens, over) = {
+    async fn keep_leased(&self, store: &dyn TokenStore) -> Result<(), Error> {
+        let _at_store = self.at_store.lock().await;
+        let (generation, tokens, over) = {
             let state = &self.guarded.lock().state;
-            if state.generation() != generation || !state.is_unsaved() {
+            if !state.is_unsaved() {
                 return Ok(());
             }
-            (state.credential().map(|credential| credential.tokens.clone()), state.over())
+            let tokens = state.credential().map(|credential| credential.tokens.clone());
+            (state.generation(), tokens, state.over())
         };
         let result = self.write(store, tokens.as_ref(), &over).await;
         {

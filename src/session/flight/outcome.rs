@@ -33,7 +33,7 @@ impl Flight {
     ) -> Option<Arrival> {
         let inner = Arc::clone(&self.inner);
         self.received = Some(Arc::clone(&credential));
-        let _writing = inner.writing.lock().await;
+        let _at_store = inner.at_store.lock().await;
         if !self.has_lost() {
             let is_saved = match self.save(&credential.tokens, over).await {
                 Saved::Outrun => {
@@ -146,11 +146,13 @@ impl Flight {
         lost: bool,
     ) -> Result<Arrival, LoginReason> {
         if let Some(store) = store {
+            let inner = Arc::clone(&self.inner);
+            let _at_store = inner.at_store.lock().await;
             // A store that fails now is read again later: a dead session looks now and then.
-            let stored = self.inner.load(store).await.unwrap_or_default();
-            let (now, policy) = (self.inner.clock.now(), &self.inner.policy);
+            let stored = inner.load(store).await.unwrap_or_default();
+            let (now, policy) = (inner.clock.now(), &inner.policy);
             let moved = {
-                let state = &self.inner.guarded.lock().state;
+                let state = &inner.guarded.lock().state;
                 state.after_refusal(&self.ticket, sent, stored, policy, now)
             };
             if let Some(credential) = moved {
@@ -206,7 +208,7 @@ impl Flight {
     /// The answer was of no use, but the refresh token in it has replaced the one that was sent.
     async fn keep_refresh_token(&mut self, refresh_token: &str, sent: &TokenSet, over: &Over) {
         let inner = Arc::clone(&self.inner);
-        let _writing = inner.writing.lock().await;
+        let _at_store = inner.at_store.lock().await;
         let tokens = sent.clone().rotated_to(refresh_token);
         if self.has_lost() {
             return self.give_back(&tokens).await;
