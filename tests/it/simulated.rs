@@ -1,5 +1,8 @@
 //! What the simulation has found, told without a seed.
 
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -7,9 +10,10 @@ use parking_lot::Mutex;
 use reqwest_refresh::{
     Lease, MemoryStore, RefreshError, RefreshFailure, StoreError, TokenSet, TokenStore,
 };
+use tokio::sync::Semaphore;
 
 use crate::fenced::{after_three_tries, set_of};
-use crate::support::{Api, Issuer, Rig, SECOND, ScriptedStore, everybody_waits, outcome};
+use crate::support::{Api, Hook, Issuer, Rig, SECOND, ScriptedStore, everybody_waits, outcome};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -193,4 +197,105 @@ async fn k_25_a_login_is_written_over_what_comes_between() {
         let stored = memory.load().await.unwrap().unwrap();
         assert_eq!(stored.access_token(), "a5", "{times}");
     }
+}
+
+/// A store whose lock hangs for whoever asks first, and whose answers can be kept back.
+#[derive(Clone)]
+struct Hanging {
+    store: ScriptedStore,
+    locks: Arc<AtomicUsize>,
+    answers: Arc<Semaphore>,
+}
+
+impl Hanging {
+    fn over(store: &ScriptedStore) -> Self {
+        let answers = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        Self { store: store.clone(), locks: Arc::default(), answers }
+    }
+}
+
+#[async_trait]
+impl TokenStore for Hanging {
+    async fn load(&self) -> Result<Option<TokenSet>, StoreError> {
+        let found = self.store.load().await;
+        drop(self.answers.acquire().await?);
+        found
+    }
+
+    async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError> {
+        self.store.save(tokens).await
+    }
+
+    async fn clear(&self) -> Result<(), StoreError> {
+        self.store.clear().await
+    }
+
+    async fn lock(&self) -> Result<Lease, StoreError> {
+        match self.locks.fetch_add(1, Ordering::Relaxed) {
+            0 => pending().await,
+            _ => Ok(Lease::none()),
+        }
+    }
+}
+
+/// K-25: the flight had read what was cleared before anybody knew that it was read.
+#[tokio::test]
+async fn k_25_what_was_read_before_it_was_cleared_does_not_come_back() {
+    let scripted = ScriptedStore::holding(set_of(0)).await;
+    let store = Hanging::over(&scripted);
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| builder.store(store.clone()));
+    rig.get().await.unwrap();
+    let session = rig.session.clone();
+    let clear = tokio::spawn(async move { session.clear().await });
+    everybody_waits().await;
+    rig.clock.advance(35 * SECOND);
+    store.answers.forget_permits(Semaphore::MAX_PERMITS);
+    let request = rig.spawn_get();
+    everybody_waits().await;
+    rig.clock.advance(5 * SECOND);
+    everybody_waits().await;
+    store.answers.add_permits(1);
+    assert_eq!(outcome(request.await.unwrap()), "login required");
+    clear.await.unwrap().unwrap();
+    assert_eq!(scripted.access_token().await, None);
+}
+
+/// K-21, K-60: what came after the tokens that were set is not saved either.
+#[tokio::test]
+async fn k_21_set_tokens_is_not_done_before_what_follows_them_is_saved() {
+    let scripted = ScriptedStore::new();
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| {
+        builder.store(Hanging::over(&scripted))
+    });
+    let session = rig.session.clone();
+    let set = tokio::spawn(async move { session.set_tokens(set_of(5)).await });
+    everybody_waits().await;
+    scripted.fail(&["save"]);
+    let session = rig.session.clone();
+    let refreshed = tokio::spawn(async move { session.refresh().await });
+    for _ in 0..3 {
+        everybody_waits().await;
+        rig.clock.advance(SECOND);
+    }
+    assert_eq!(refreshed.await.unwrap().unwrap().access_token(), "a1");
+    scripted.fail(&[]);
+    rig.clock.advance(40 * SECOND);
+    set.await.unwrap().unwrap();
+    assert_eq!(scripted.access_token().await.as_deref(), Some("a1"));
+}
+
+/// K-32, K-61: the store was empty, and a login could not be saved, as it seemed.
+#[tokio::test]
+async fn k_32_what_is_found_where_nothing_was_is_newer() {
+    let (store, hook) = (ScriptedStore::new(), Hook::returning(set_of(5)));
+    let rig =
+        Rig::with(Api::friendly(), Issuer::new(), |builder| hook.on(builder.store(store.clone())));
+    rig.session.clear().await.unwrap();
+    store.fail(&["save"]);
+    assert_eq!(outcome(after_three_tries(&rig).await), "200");
+    store.memory.save(&set_of(6)).await.unwrap();
+    store.fail(&[]);
+    rig.clock.advance(10 * HOUR);
+    assert_eq!(rig.outcome().await, "200");
+    assert_eq!((rig.api.tokens(), rig.issuer.calls()), (vec!["a5".into(), "a6".into()], 0));
 }
