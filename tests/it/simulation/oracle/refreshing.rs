@@ -139,8 +139,13 @@ impl Oracle {
     }
 
     /// K-32, K-60: whoever knows a successor, from the server or from the store, does not send what
-    /// it was got for.
+    /// it was got for. Except for a login whose save has arrived, though it seemed to fail, and was
+    /// refreshed elsewhere since: as it stands, nobody can tell that from one that has not arrived,
+    /// and the user's word is written over what is there.
     fn sends_nothing_superseded(&mut self, session: SessionId, rt: Rt, server: &Server) {
+        if self.brought_back.contains(&rt) {
+            return;
+        }
         let known = self.facts(session).refresh.clone();
         let successor = known.into_iter().find(|known| server.follows(*known, rt));
         self.require(successor.is_none(), "K-32", || {
@@ -174,7 +179,7 @@ impl Oracle {
             .saved
             .iter()
             .find(|(saved, since)| **since < loaded && server.follows(**saved, rt));
-        let early = early.map(|(rt, _)| *rt);
+        let early = early.map(|(rt, _)| *rt).filter(|_| !self.brought_back.contains(&rt));
         self.require(early.is_none(), "K-61", || {
             format!("s{session} sends rt-{rt}; rt-{} was stored", early.unwrap_or_default())
         });
@@ -194,6 +199,10 @@ impl Oracle {
         let facts = self.facts(session);
         let now = facts.machine.now();
         let Some(failure) = &facts.failure else { return };
+        // It may have been over before the wall clock was set back.
+        if failure.times_set_back != facts.machine.times_set_back() {
+            return;
+        }
         let (passed, pause) = (now.since(&failure.at), failure.pause);
         facts.series = if passed < SECOND { facts.series + 1 } else { 0 };
         let series = facts.series;
@@ -276,7 +285,8 @@ impl Facts {
         if self.spoken.as_ref().is_some_and(|spoken| spoken.forgotten.contains(&family)) {
             return;
         }
-        self.failure = Some(Failure { at: self.machine.now(), pause });
+        let times_set_back = self.machine.times_set_back();
+        self.failure = Some(Failure { at: self.machine.now(), pause, times_set_back });
     }
 }
 
