@@ -120,7 +120,7 @@ impl Session {
         let inner = &self.inner;
         {
             let mut guarded = inner.guarded.lock();
-            let set = guarded.state.set(tokens, &inner.policy, inner.clock.now());
+            let set = guarded.state.set(as_login(tokens), &inner.policy, inner.clock.now());
             set.map_err(Error::configuration)?;
             guarded.let_go();
         }
@@ -317,6 +317,11 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("status", &self.status()).finish_non_exhaustive()
     }
+}
+
+/// Marks what the user gives, to tell it and its successors from what else there is in a store.
+fn as_login(tokens: TokenSet) -> TokenSet {
+    tokens.of_login(fastrand::u64(..1 << 53))
 }
 
 /// What a request is told.

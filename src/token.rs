@@ -44,6 +44,15 @@ pub struct TokenSet {
     refresh_expires_in: Option<Duration>,
     refresh_expires_at: Option<SystemTime>,
     members: Members,
+    login: Option<Login>,
+}
+
+/// Which login a set comes from, a random number, and how often it was refreshed since. Tells what
+/// has followed a set from what somebody else has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Login {
+    id: u64,
+    refreshes: u64,
 }
 
 impl TokenSet {
@@ -59,6 +68,7 @@ impl TokenSet {
             refresh_expires_in: None,
             refresh_expires_at: None,
             members: Members::default(),
+            login: None,
         }
     }
 
@@ -160,6 +170,24 @@ impl TokenSet {
         &self.members
     }
 
+    /// These tokens as those of a new login: `id` is random, and below 2⁵³, as JSON's integers are.
+    pub(crate) fn of_login(mut self, id: u64) -> Self {
+        self.login = Some(Login { id, refreshes: 0 });
+        self
+    }
+
+    /// Whether these have come out of `other` by refreshes, as far as anybody knows.
+    pub(crate) fn succeeds(&self, other: &Self) -> bool {
+        let refreshes = |set: &Self| set.login.map(|login| login.refreshes);
+        self.shares_login(other) && refreshes(self) > refreshes(other)
+    }
+
+    /// Whether both have come out of one login, by refreshes.
+    pub(crate) fn shares_login(&self, other: &Self) -> bool {
+        let of_both = self.login.zip(other.login);
+        of_both.is_some_and(|(own, other)| own.id == other.id)
+    }
+
     /// Turns lifetimes that count from `start` into ends; ends that are known stay.
     pub(crate) fn anchored_at(mut self, start: Moment) -> Self {
         let end = |lifetime: Duration| start.after(lifetime).wall;
@@ -170,8 +198,8 @@ impl TokenSet {
         self
     }
 
-    /// Keeps the refresh token (and its end) of the set before, where this one brought none, or the
-    /// same again.
+    /// Continues the login of the set before: keeps its refresh token (and its end), where this one
+    /// brought none, or the same again.
     ///
     /// RFC 6749 §6: "The authorization server MAY issue a new refresh token, in which case the
     /// client MUST discard the old refresh token and replace it with the new refresh token."
@@ -185,12 +213,14 @@ impl TokenSet {
             }
         }
         self.scope = self.scope.or_else(|| before.scope.clone());
+        self.login = before.login.map(Login::refreshed);
         self
     }
 
     /// The same access token with another refresh token, whose end is not known.
     pub(crate) fn rotated_to(mut self, refresh_token: &str) -> Self {
         self.refresh_expires_at = None;
+        self.login = self.login.map(Login::refreshed);
         self.with_refresh_token(refresh_token)
     }
 
@@ -204,6 +234,12 @@ impl TokenSet {
     /// Whether both sets hold the same access token and the same refresh token.
     pub fn same_tokens(&self, other: &Self) -> bool {
         self.access_token() == other.access_token() && self.refresh_token() == other.refresh_token()
+    }
+}
+
+impl Login {
+    fn refreshed(self) -> Self {
+        Self { refreshes: self.refreshes.saturating_add(1), ..self }
     }
 }
 

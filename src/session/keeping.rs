@@ -177,22 +177,29 @@ impl Inner {
         }
     }
 
-    /// Saves `tokens` over whatever is there. But a try that seemed to fail may have arrived: what is
-    /// neither those nor what was there before is newer. Then says `false`.
+    /// Saves `tokens` over whatever is there, unless that is newer: what has followed them, or, where
+    /// a try that seemed to fail may have arrived, another login. Then says `false`.
     async fn overwrite(&self, store: &dyn TokenStore, tokens: &TokenSet) -> Result<bool, Error> {
+        let (mut first, mut tries) = (None, 0);
         for _ in 0..TRIES {
             // What nobody can read is not newer.
-            let Ok(before) = self.load(store).await else { break };
-            let mut tries = 0;
+            let Ok(found) = self.load(store).await else { break };
+            let first = first.get_or_insert_with(|| found.clone());
+            let is_as_before = match (&found, first) {
+                (Some(found), Some(first)) => found.shares_login(first),
+                (found, first) => found.is_none() && first.is_none(),
+            };
+            let is_newer = tries > 1 && !is_as_before;
+            if is_newer || found.as_ref().is_some_and(|found| found.succeeds(tokens)) {
+                return Ok(false);
+            }
+            tries = 0;
             let replacing = self.repeat(|| {
                 tries += 1;
-                store.replace(before.as_ref(), tokens)
+                store.replace(found.as_ref(), tokens)
             });
             if replacing.await? {
                 return Ok(true);
-            }
-            if tries > 1 {
-                return Ok(false);
             }
         }
         self.repeat(|| store.save(tokens)).await.map(|()| true)

@@ -78,6 +78,7 @@ impl State {
     ) -> Option<Arc<Credential>> {
         self.store.first_read = None;
         self.store.is_outrun = false;
+        self.yield_to_successor(stored.as_ref());
         if let Standing::Dead { next_look, .. } = &mut self.standing {
             *next_look = now.after(NEXT_LOOK);
         }
@@ -91,6 +92,14 @@ impl State {
         self.store.loaded = None;
         self.put(Arc::clone(&credential));
         (ticket.cause == Cause::Revival).then_some(credential)
+    }
+
+    /// What the user said has got there, though nobody had told, and was refreshed since.
+    fn yield_to_successor(&mut self, stored: Option<&TokenSet>) {
+        let current = self.credential.as_ref().map(|credential| &credential.tokens);
+        if stored.zip(current).is_some_and(|(stored, current)| stored.succeeds(current)) {
+            self.store.unwritten = Unwritten::Nothing;
+        }
     }
 
     /// Notes that the store could not be read.
@@ -115,6 +124,7 @@ impl State {
             return AfterLoad::Superseded;
         }
         self.store.is_outrun = false;
+        self.yield_to_successor(stored.as_ref());
         if self.store.was_cleared(stored.as_ref()) {
             self.store.seen = None;
             self.store.unwritten = Unwritten::Nothing;

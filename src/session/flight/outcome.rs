@@ -9,9 +9,9 @@ use crate::clock::Moment;
 use crate::error::{Error, LoginReason, RefreshError, RefreshFailure};
 use crate::proto::credential::{Age, Credential, Provenance, learn_ends};
 use crate::proto::state::Over;
-use crate::session::Event;
 use crate::session::flight::Flight;
 use crate::session::waiting::{Arrival, Progress};
+use crate::session::{Event, as_login};
 use crate::store::TokenStore;
 use crate::token::TokenSet;
 
@@ -259,7 +259,7 @@ impl Flight {
         }
         let Some(tokens) = answer else { return Arrival::Failed(error) };
         let (now, policy) = (inner.clock.now(), &inner.policy);
-        let tokens = learn_ends(tokens, Provenance::Kept, now, policy);
+        let tokens = learn_ends(as_login(tokens), Provenance::Kept, now, policy);
         match Credential::new(self.ticket.generation.next(), tokens, now, policy) {
             Ok(credential) => {
                 let lease = match &inner.store {

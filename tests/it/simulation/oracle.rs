@@ -32,8 +32,6 @@ pub struct Oracle {
     /// When a token came into a store for the first time.
     saved: BTreeMap<Rt, Tick>,
     saved_access: BTreeMap<At, Tick>,
-    /// What came into a store again because nobody had told who saved it that it had arrived.
-    brought_back: BTreeSet<Rt>,
     /// How often a session has failed to save what it had got.
     unsaved: BTreeMap<(SessionId, At), Unsaved>,
     violation: Option<String>,

@@ -90,14 +90,9 @@ impl Oracle {
     /// The store holds something else from now on.
     pub fn is_written(&mut self, writer: SessionId, tokens: Option<&TokenSet>) -> Writer {
         let tick = self.tick();
-        let spoken = self.sessions.get(&writer).and_then(|facts| facts.spoken.as_ref());
-        let insists = spoken.is_some_and(|spoken| !spoken.is_saved);
         if let Some(tokens) = tokens {
-            if let Some(rt) = tokens.refresh_token().map(number) {
-                if insists && self.saved.contains_key(&rt) {
-                    self.brought_back.insert(rt);
-                }
-                self.saved.entry(rt).or_insert(tick);
+            if let Some(rt) = tokens.refresh_token() {
+                self.saved.entry(number(rt)).or_insert(tick);
             }
             self.saved_access.entry(number(tokens.access_token())).or_insert(tick);
         }

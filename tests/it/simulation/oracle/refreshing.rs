@@ -122,10 +122,8 @@ impl Oracle {
     fn sends(&mut self, session: SessionId, at: At, rt: Rt, excludes: bool, server: &Server) {
         let in_flight = self.facts(session).in_flight;
         self.require(in_flight == 0, "K-20", || format!("s{session} refreshes twice at once"));
-        if !self.facts(session).insists_on(server.family_of(rt)) {
-            self.sends_nothing_superseded(session, rt, server);
-            self.sends_under_the_lock(session, rt, excludes, server);
-        }
+        self.sends_nothing_superseded(session, rt, server);
+        self.sends_under_the_lock(session, rt, excludes, server);
         self.keeps_the_pause(session);
         self.has_a_reason(session, at);
         let is_dead = self.facts(session).dead.contains(&rt);
@@ -139,13 +137,8 @@ impl Oracle {
     }
 
     /// K-32, K-60: whoever knows a successor, from the server or from the store, does not send what
-    /// it was got for. Except for a login whose save has arrived, though it seemed to fail, and was
-    /// refreshed elsewhere since: as it stands, nobody can tell that from one that has not arrived,
-    /// and the user's word is written over what is there.
+    /// it was got for.
     fn sends_nothing_superseded(&mut self, session: SessionId, rt: Rt, server: &Server) {
-        if self.brought_back.contains(&rt) {
-            return;
-        }
         let known = self.facts(session).refresh.clone();
         let successor = known.into_iter().find(|known| server.follows(*known, rt));
         self.require(successor.is_none(), "K-32", || {
@@ -179,7 +172,7 @@ impl Oracle {
             .saved
             .iter()
             .find(|(saved, since)| **since < loaded && server.follows(**saved, rt));
-        let early = early.map(|(rt, _)| *rt).filter(|_| !self.brought_back.contains(&rt));
+        let early = early.map(|(rt, _)| *rt);
         self.require(early.is_none(), "K-61", || {
             format!("s{session} sends rt-{rt}; rt-{} was stored", early.unwrap_or_default())
         });
@@ -263,14 +256,6 @@ fn pause_after(failure: RefreshFailure, wish: Option<Duration>) -> Duration {
 }
 
 impl Facts {
-    /// K-25: what the user has said counts more than whatever is in the store, as long as the
-    /// session does not know that it is there. If it is there after all, and somebody else has
-    /// refreshed it, nobody can tell.
-    fn insists_on(&self, family: Family) -> bool {
-        let spoken = self.spoken.as_ref();
-        spoken.is_some_and(|it| !it.is_saved && !it.forgotten.contains(&family))
-    }
-
     fn has_refreshed(&mut self) {
         self.successes.push(self.machine.now().mono);
         self.was_forced = false;
