@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use reqwest_refresh::{
-    Lease, MemoryStore, RefreshError, RefreshFailure, StoreError, TokenSet, TokenStore,
+    ErrorKind, Lease, MemoryStore, RefreshError, RefreshFailure, StoreError, TokenSet, TokenStore,
 };
 use tokio::sync::Semaphore;
 
@@ -135,6 +135,25 @@ async fn k_32_a_login_is_not_saved_again_over_its_successor() {
     let store = ScriptedStore::holding(set_of(1)).await;
     let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| builder.store(store.clone()));
     rig.get().await.unwrap();
+    log_in_and_be_overtaken(&rig, &store).await;
+    assert_eq!(store.access_token().await.as_deref(), Some("a6"));
+    assert_eq!(rig.session.refresh().await.unwrap().refresh_token(), Some("r6"));
+    assert_eq!(rig.issuer.calls(), 0);
+}
+
+/// K-32, K-60: the same, and what overtook it cannot be read.
+#[tokio::test]
+async fn k_32_a_login_with_a_successor_is_not_refreshed_without_the_store() {
+    let store = ScriptedStore::new();
+    let rig = risky(&store).await;
+    log_in_and_be_overtaken(&rig, &store).await;
+    store.fail(&["load"]);
+    let error = rig.session.refresh().await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Store), "{error}");
+    assert_eq!(rig.issuer.calls(), 0);
+}
+
+async fn log_in_and_be_overtaken(rig: &Rig, store: &ScriptedStore) {
     store.fail(&["save"]);
     let session = rig.session.clone();
     let login = tokio::spawn(async move { session.set_tokens(set_of(5)).await });
@@ -143,9 +162,6 @@ async fn k_32_a_login_is_not_saved_again_over_its_successor() {
     store.fail(&[]);
     rig.clock.advance(SECOND);
     login.await.unwrap().unwrap();
-    assert_eq!(store.access_token().await.as_deref(), Some("a6"));
-    assert_eq!(rig.session.refresh().await.unwrap().refresh_token(), Some("r6"));
-    assert_eq!(rig.issuer.calls(), 0);
 }
 
 /// Somebody else saves another set right before each of the first writes.
