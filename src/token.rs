@@ -176,16 +176,22 @@ impl TokenSet {
         self
     }
 
+    /// Whether these are what a login has given, not refreshed yet.
+    pub(crate) fn is_login(&self) -> bool {
+        self.login.is_some_and(|login| login.refreshes == 0)
+    }
+
     /// Whether these have come out of `other` by refreshes, as far as anybody knows.
     pub(crate) fn succeeds(&self, other: &Self) -> bool {
         let refreshes = |set: &Self| set.login.map(|login| login.refreshes);
         self.shares_login(other) && refreshes(self) > refreshes(other)
     }
 
-    /// Whether both have come out of one login, by refreshes.
+    /// Whether both have come out of one login, by refreshes; as far as anybody knows, also where
+    /// neither says of which. A login of today says it.
     pub(crate) fn shares_login(&self, other: &Self) -> bool {
-        let of_both = self.login.zip(other.login);
-        of_both.is_some_and(|(own, other)| own.id == other.id)
+        let id = |set: &Self| set.login.map(|login| login.id);
+        id(self) == id(other)
     }
 
     /// Turns lifetimes that count from `start` into ends; ends that are known stay.

@@ -65,6 +65,8 @@ struct Store {
     unwritten: Unwritten,
     /// Whether somebody else has written what nobody here has read: our tokens are used up.
     is_outrun: bool,
+    /// What was there when a login was first to be written over it. That seemed to fail.
+    tried_over: Option<Option<TokenSet>>,
 }
 
 /// What the store does not know yet.
@@ -113,6 +115,7 @@ impl State {
                 used_up: None,
                 unwritten: Unwritten::Nothing,
                 is_outrun: false,
+                tried_over: None,
             },
             announced_login_due: None,
         }
@@ -178,12 +181,14 @@ impl State {
         if is_saved && self.store.exists {
             self.store.seen = tokens.cloned();
             self.store.loaded = None;
+            self.store.tried_over = None;
         } else if let Some(loaded) = self.store.loaded.take() {
             self.store.seen = Some(loaded);
         }
         if self.generation == generation {
             self.store.unwritten = match self.store.unwritten {
                 _ if is_saved || !self.store.exists => Unwritten::Nothing,
+                Unwritten::Nothing if tokens.is_some_and(TokenSet::is_login) => Unwritten::Said,
                 Unwritten::Nothing => Unwritten::Refreshed,
                 still => still,
             };
@@ -213,6 +218,30 @@ impl State {
             Unwritten::Said => Over::Anything,
             Unwritten::Nothing | Unwritten::Refreshed => Over::Found(found),
         }
+    }
+
+    /// Notes that a login, that of `generation` or one that follows it, was to be written over what was
+    /// `found`, and that nobody knows whether it was.
+    pub(crate) fn tried_over(&mut self, generation: Generation, found: Option<TokenSet>) {
+        if self.generation == generation {
+            self.store.tried_over.get_or_insert(found);
+        }
+    }
+
+    /// Whether a login may be in the store, though nobody knows it.
+    pub(crate) fn has_tried(&self) -> bool {
+        self.store.tried_over.is_some()
+    }
+
+    /// Whether what is `found` is newer than the login `tokens`: what has followed them; or, where
+    /// they may have arrived already, neither what was there before nor what has followed that.
+    pub(crate) fn is_newer(&self, found: Option<&TokenSet>, tokens: &TokenSet) -> bool {
+        let Some(before) = &self.store.tried_over else {
+            return found.is_some_and(|found| found.succeeds(tokens));
+        };
+        let Some(found) = found else { return before.is_some() };
+        let is_of = |set: &TokenSet| found.same_tokens(set) || found.shares_login(set);
+        found.succeeds(tokens) || !is_of(tokens) && !before.as_ref().is_some_and(is_of)
     }
 
     /// Notes that somebody else has written what is newer than the tokens of `generation`, or those
@@ -325,6 +354,7 @@ impl Store {
     fn overrule(&mut self) {
         self.first_read = None;
         self.is_outrun = false;
+        self.tried_over = None;
         if self.exists {
             self.unwritten = Unwritten::Said;
         }
@@ -336,7 +366,7 @@ impl Store {
             _ if self.unwritten == Unwritten::Said || self.has_gone_back_to(stored) => false,
             (Some(seen), Some(stored)) => !seen.same_tokens(stored),
             // What could not be written is newer than what was there before anybody looked.
-            (None, Some(_)) => self.unwritten == Unwritten::Nothing || self.first_read.is_none(),
+            (None, Some(_)) => self.unwritten == Unwritten::Nothing,
             (_, None) => false,
         }
     }

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, RefreshError};
 use crate::proto::state::Over;
 use crate::session::{Event, Inner, Session};
 use crate::store::{Lease, StoreError, TokenStore};
-use crate::token::TokenSet;
+use crate::token::{Generation, TokenSet};
 
 /// How often a write is tried.
 const TRIES: u32 = 3;
@@ -126,7 +126,7 @@ impl Inner {
             let tokens = state.credential().map(|credential| credential.tokens.clone());
             (state.generation(), tokens, state.over())
         };
-        let result = self.write(store, tokens.as_ref(), &over).await;
+        let result = self.write(store, generation, tokens.as_ref(), &over).await;
         {
             let state = &mut self.guarded.lock().state;
             match result {
@@ -160,11 +160,12 @@ impl Inner {
         self.bounded(self.deadlines.store, "read", store.load()).await
     }
 
-    /// Saves `tokens` over what may be there, or clears the store. Says `false` if something else is
-    /// there.
+    /// Saves `tokens`, which are those of `generation` or will follow them, over what may be there, or
+    /// clears the store. Says `false` if something else is there.
     pub(super) async fn write(
         &self,
         store: &dyn TokenStore,
+        generation: Generation,
         tokens: Option<&TokenSet>,
         over: &Over,
     ) -> Result<bool, Error> {
@@ -173,50 +174,74 @@ impl Inner {
             (Some(tokens), Over::Found(before)) => {
                 self.repeat(|| store.replace(before.as_ref(), tokens)).await
             }
-            (Some(tokens), Over::Anything) => self.overwrite(store, tokens).await,
+            (Some(tokens), Over::Anything) => self.overwrite(store, generation, tokens).await,
         }
     }
 
-    /// Saves `tokens` over whatever is there, unless that is newer: what has followed them, or, where
-    /// a try that seemed to fail may have arrived, another login. Then says `false`.
-    async fn overwrite(&self, store: &dyn TokenStore, tokens: &TokenSet) -> Result<bool, Error> {
-        let (mut first, mut tries) = (None, 0);
-        for _ in 0..TRIES {
-            // What nobody can read is not newer.
-            let Ok(found) = self.load(store).await else { break };
-            let first = first.get_or_insert_with(|| found.clone());
-            let is_as_before = match (&found, first) {
-                (Some(found), Some(first)) => found.shares_login(first),
-                (found, first) => found.is_none() && first.is_none(),
+    /// Saves `tokens` over whatever is there, unless that is newer: then says `false`.
+    async fn overwrite(
+        &self,
+        store: &dyn TokenStore,
+        generation: Generation,
+        tokens: &TokenSet,
+    ) -> Result<bool, Error> {
+        let mut failure = None;
+        for tries in 1..=TRIES {
+            let written = match self.load(store).await {
+                Ok(found) => {
+                    if self.guarded.lock().state.is_newer(found.as_ref(), tokens) {
+                        return Ok(false);
+                    }
+                    let written = self.put(store.replace(found.as_ref(), tokens)).await;
+                    if written.is_err() {
+                        self.guarded.lock().state.tried_over(generation, found);
+                    }
+                    written
+                }
+                // What nobody can read is not newer than what was not tried yet.
+                Err(_) if failure.is_none() && !self.guarded.lock().state.has_tried() => {
+                    self.put(store.save(tokens)).await.map(|()| true)
+                }
+                Err(error) => Err(error),
             };
-            let is_newer = tries > 1 && !is_as_before;
-            if is_newer || found.as_ref().is_some_and(|found| found.succeeds(tokens)) {
-                return Ok(false);
-            }
-            tries = 0;
-            let replacing = self.repeat(|| {
-                tries += 1;
-                store.replace(found.as_ref(), tokens)
-            });
-            if replacing.await? {
-                return Ok(true);
+            match written {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => {
+                    failure = Some(error);
+                    self.pause_after(tries).await;
+                }
             }
         }
-        self.repeat(|| store.save(tokens)).await.map(|()| true)
+        match failure {
+            Some(error) => Err(error),
+            None => self.put(store.save(tokens)).await.map(|()| true),
+        }
     }
 
-    /// Tries to write a few times, each of them bounded.
+    /// Tries to write a few times.
     async fn repeat<T, F>(&self, mut write: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let mut tries = 0;
+        let mut tries = 1;
         loop {
-            let result = self.bounded(self.deadlines.store, "written", write()).await;
-            tries += 1;
+            let result = self.put(write()).await;
             if result.is_ok() || tries == TRIES {
                 return result;
             }
+            self.pause_after(tries).await;
+            tries += 1;
+        }
+    }
+
+    /// One try to write.
+    async fn put<T>(&self, write: impl Future<Output = Result<T, StoreError>>) -> Result<T, Error> {
+        self.bounded(self.deadlines.store, "written", write).await
+    }
+
+    async fn pause_after(&self, tries: u32) {
+        if tries < TRIES {
             self.clock.sleep(Duration::from_millis(100) * tries).await;
         }
     }

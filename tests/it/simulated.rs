@@ -128,16 +128,16 @@ async fn k_35_an_attempt_without_time_for_an_answer_is_not_made() {
     assert_eq!(rig.issuer.calls(), 1);
 }
 
-/// K-32, K-62: a login's save seemed to fail and had arrived, and another process has refreshed what
-/// it found. Trying again would bring back a refresh token that is used up.
+/// K-32, K-62: a login's save seemed to fail and had arrived, was refreshed in another process, and
+/// somebody has logged in there anew. Trying again would bring back a refresh token that is used up.
 #[tokio::test]
 async fn k_32_a_login_is_not_saved_again_over_its_successor() {
     let store = ScriptedStore::holding(set_of(1)).await;
     let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| builder.store(store.clone()));
     rig.get().await.unwrap();
     log_in_and_be_overtaken(&rig, &store).await;
-    assert_eq!(store.access_token().await.as_deref(), Some("a6"));
-    assert_eq!(rig.session.refresh().await.unwrap().refresh_token(), Some("r6"));
+    assert_eq!(store.access_token().await.as_deref(), Some("a8"));
+    assert_eq!(rig.session.refresh().await.unwrap().refresh_token(), Some("r8"));
     assert_eq!(rig.issuer.calls(), 0);
 }
 
@@ -158,7 +158,8 @@ async fn log_in_and_be_overtaken(rig: &Rig, store: &ScriptedStore) {
     let session = rig.session.clone();
     let login = tokio::spawn(async move { session.set_tokens(set_of(5)).await });
     everybody_waits().await;
-    store.memory.save(&set_of(6)).await.unwrap();
+    let [another, _] = login_and_successor().await;
+    store.memory.save(&another).await.unwrap();
     store.fail(&[]);
     rig.clock.advance(SECOND);
     login.await.unwrap().unwrap();
@@ -300,18 +301,107 @@ async fn k_21_set_tokens_is_not_done_before_what_follows_them_is_saved() {
     assert_eq!(scripted.access_token().await.as_deref(), Some("a1"));
 }
 
-/// K-32, K-61: the store was empty, and a login could not be saved, as it seemed.
-#[tokio::test]
-async fn k_32_what_is_found_where_nothing_was_is_newer() {
-    let (store, hook) = (ScriptedStore::new(), Hook::returning(set_of(5)));
+/// A login in another process, and what it was refreshed to there.
+pub async fn login_and_successor() -> [TokenSet; 2] {
+    let elsewhere = Rig::new(Api::friendly());
+    elsewhere.session.set_tokens(set_of(8)).await.unwrap();
+    let login = elsewhere.session.current_tokens().unwrap();
+    [login, elsewhere.session.refresh().await.unwrap()]
+}
+
+/// A session that has logged in, by its hook or by `set_tokens`, and could not save that, as it
+/// seemed, over what the store held.
+async fn seemingly_unsaved(store: &ScriptedStore, by_hook: bool) -> Rig {
+    let hook = Hook::returning(set_of(5));
     let rig =
         Rig::with(Api::friendly(), Issuer::new(), |builder| hook.on(builder.store(store.clone())));
-    rig.session.clear().await.unwrap();
-    store.fail(&["save"]);
-    assert_eq!(outcome(after_three_tries(&rig).await), "200");
-    store.memory.save(&set_of(6)).await.unwrap();
+    rig.get().await.unwrap();
+    if by_hook {
+        rig.clock.advance(10 * HOUR);
+        rig.issuer.then_fails(RefreshFailure::Terminal);
+        store.fail(&["save"]);
+        assert_eq!(outcome(after_three_tries(&rig).await), "200");
+    } else {
+        store.fail(&["save"]);
+        let session = rig.session.clone();
+        let login = tokio::spawn(async move { session.set_tokens(set_of(5)).await });
+        for _ in 0..3 {
+            everybody_waits().await;
+            rig.clock.advance(SECOND);
+        }
+        login.await.unwrap().unwrap_err();
+    }
     store.fail(&[]);
-    rig.clock.advance(10 * HOUR);
-    assert_eq!(rig.outcome().await, "200");
-    assert_eq!((rig.api.tokens(), rig.issuer.calls()), (vec!["a5".into(), "a6".into()], 0));
+    rig
+}
+
+/// K-32, K-61: it had arrived, and was refreshed elsewhere; or somebody else has logged in there
+/// since.
+#[tokio::test]
+async fn k_32_what_has_followed_a_login_elsewhere_is_newer() {
+    for (by_hook, settles, by_refresh) in [
+        (true, false, true),
+        (true, true, true),
+        (false, false, true),
+        (false, true, true),
+        (true, true, false),
+        (false, false, false),
+    ] {
+        let case = format!("{by_hook} {settles} {by_refresh}");
+        let [login, _] = login_and_successor().await;
+        let store = ScriptedStore::holding(login).await;
+        let rig = seemingly_unsaved(&store, by_hook).await;
+        let elsewhere = Rig::with(Api::friendly(), Issuer::new(), |builder| {
+            builder.store(store.clone()).clock(rig.clock.clone())
+        });
+        store.memory.save(&rig.session.current_tokens().unwrap()).await.unwrap();
+        elsewhere.get().await.unwrap();
+        if by_refresh {
+            elsewhere.session.refresh().await.unwrap();
+        } else {
+            elsewhere.session.set_tokens(set_of(6)).await.unwrap();
+        }
+        let newest = elsewhere.session.current_tokens().unwrap();
+        assert_ne!(newest.access_token(), "a5", "{case}");
+        if settles {
+            rig.session.settle().await.unwrap();
+        }
+        let calls = rig.issuer.calls();
+        let own = rig.session.refresh().await.unwrap();
+        assert!(own.same_tokens(&newest), "{case}");
+        assert_eq!(rig.issuer.calls(), calls, "{case}");
+        assert!(store.memory.load().await.unwrap().unwrap().same_tokens(&newest), "{case}");
+    }
+}
+
+/// K-25: an older login, refreshed elsewhere, is not newer.
+#[tokio::test]
+async fn k_25_a_login_that_could_not_be_saved_wins_over_an_older_one() {
+    for by_hook in [true, false] {
+        let [login, successor] = login_and_successor().await;
+        let store = ScriptedStore::holding(login).await;
+        let rig = seemingly_unsaved(&store, by_hook).await;
+        store.memory.save(&successor).await.unwrap();
+        rig.clock.advance(10 * HOUR);
+        assert_eq!(rig.outcome().await, "200", "{by_hook}");
+        assert_eq!(rig.issuer.sent().pop().as_deref(), Some("r5"), "{by_hook}");
+        assert_eq!(store.access_token().await, rig.api.tokens().pop(), "{by_hook}");
+    }
+}
+
+/// K-25: also between two tries to save it.
+#[tokio::test]
+async fn k_25_a_login_that_is_saved_again_wins_over_an_older_one() {
+    let [login, successor] = login_and_successor().await;
+    let store = ScriptedStore::holding(login).await;
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| builder.store(store.clone()));
+    store.fail(&["save"]);
+    let session = rig.session.clone();
+    let login = tokio::spawn(async move { session.set_tokens(set_of(5)).await });
+    everybody_waits().await;
+    store.memory.save(&successor).await.unwrap();
+    store.fail(&[]);
+    rig.clock.advance(SECOND);
+    login.await.unwrap().unwrap();
+    assert_eq!(store.access_token().await.as_deref(), Some("a5"));
 }

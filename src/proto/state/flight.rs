@@ -78,7 +78,7 @@ impl State {
     ) -> Option<Arc<Credential>> {
         self.store.first_read = None;
         self.store.is_outrun = false;
-        self.yield_to_successor(stored.as_ref());
+        self.give_way_to(stored.as_ref());
         if let Standing::Dead { next_look, .. } = &mut self.standing {
             *next_look = now.after(NEXT_LOOK);
         }
@@ -94,11 +94,12 @@ impl State {
         (ticket.cause == Cause::Revival).then_some(credential)
     }
 
-    /// What the user said has got there, though nobody had told, and was refreshed since.
-    fn yield_to_successor(&mut self, stored: Option<&TokenSet>) {
+    /// A login that could not be saved, as it seemed, does not count more than what is newer.
+    fn give_way_to(&mut self, stored: Option<&TokenSet>) {
         let current = self.credential.as_ref().map(|credential| &credential.tokens);
-        if stored.zip(current).is_some_and(|(stored, current)| stored.succeeds(current)) {
+        if current.is_some_and(|current| self.is_newer(stored, current)) {
             self.store.unwritten = Unwritten::Nothing;
+            self.store.tried_over = None;
         }
     }
 
@@ -124,7 +125,7 @@ impl State {
             return AfterLoad::Superseded;
         }
         self.store.is_outrun = false;
-        self.yield_to_successor(stored.as_ref());
+        self.give_way_to(stored.as_ref());
         if self.store.was_cleared(stored.as_ref()) {
             self.store.seen = None;
             self.store.unwritten = Unwritten::Nothing;
@@ -286,6 +287,7 @@ impl State {
             // The verdict is about what was loaded: when it is read again, it is no news.
             self.store.seen = self.store.loaded.take().or_else(|| self.store.seen.take());
             self.standing = Standing::Dead { error, next_look: now.after(NEXT_LOOK) };
+            self.store.tried_over = None;
         }
         is_current
     }

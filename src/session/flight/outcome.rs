@@ -98,13 +98,14 @@ impl Flight {
         let Some(store) = &self.inner.store else {
             return Saved::Yes;
         };
-        let mut written = self.inner.write(&**store, Some(tokens), over).await;
+        let (inner, generation) = (&self.inner, self.ticket.generation);
+        let mut written = inner.write(&**store, generation, Some(tokens), over).await;
         // An earlier write of what was sent may have got there, though it seemed to fail.
         if let (Ok(false), Over::Found(found)) = (&written, over)
             && let Some(sent) = self.sent_beside(found.as_ref())
         {
             let over = Over::Found(Some(sent));
-            written = self.inner.write(&**store, Some(tokens), &over).await;
+            written = inner.write(&**store, generation, Some(tokens), &over).await;
         }
         match written {
             Ok(true) => {
