@@ -119,11 +119,24 @@ impl Drop for Attempt {
 }
 
 impl Oracle {
+    /// K-25: a login counts more than another one in the store, or none, as long as the session does
+    /// not know that it is there. If it has been there after all, was refreshed elsewhere, and that
+    /// was followed by another login or a logout, nobody can tell.
+    pub(super) fn insists_on(&self, session: SessionId, rt: Rt, server: &Server) -> bool {
+        let Some(facts) = self.sessions.get(&session) else { return false };
+        let stored = self.stored.get(&facts.account);
+        facts.has_unsaved_login()
+            && self.saved.contains_key(&rt)
+            && stored.is_some_and(|stored| *stored != Some(server.family_of(rt)))
+    }
+
     fn sends(&mut self, session: SessionId, at: At, rt: Rt, excludes: bool, server: &Server) {
         let in_flight = self.facts(session).in_flight;
         self.require(in_flight == 0, "K-20", || format!("s{session} refreshes twice at once"));
-        self.sends_nothing_superseded(session, rt, server);
-        self.sends_under_the_lock(session, rt, excludes, server);
+        if !self.brought_back.contains(&rt) && !self.insists_on(session, rt, server) {
+            self.sends_nothing_superseded(session, rt, server);
+            self.sends_under_the_lock(session, rt, excludes, server);
+        }
         self.keeps_the_pause(session);
         self.has_a_reason(session, at);
         let is_dead = self.facts(session).dead.contains(&rt);
@@ -256,6 +269,11 @@ fn pause_after(failure: RefreshFailure, wish: Option<Duration>) -> Duration {
 }
 
 impl Facts {
+    /// Whether somebody has logged in here, and the session does not know that it is in the store.
+    pub(super) fn has_unsaved_login(&self) -> bool {
+        self.has_hooked || self.spoken.as_ref().is_some_and(|spoken| !spoken.is_saved)
+    }
+
     fn has_refreshed(&mut self) {
         self.successes.push(self.machine.now().mono);
         self.was_forced = false;
