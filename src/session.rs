@@ -118,16 +118,14 @@ impl Session {
     /// in use all the same.
     pub async fn set_tokens(&self, tokens: TokenSet) -> Result<(), Error> {
         let inner = &self.inner;
-        let generation = {
+        {
             let mut guarded = inner.guarded.lock();
-            let credential = guarded
-                .state
-                .set(tokens, &inner.policy, inner.settings.clock.now())
-                .map_err(Error::configuration)?;
+            let now = inner.settings.clock.now();
+            let set = guarded.state.set(as_login(tokens), &inner.policy, now);
+            set.map_err(Error::configuration)?;
             guarded.let_go();
-            credential.generation
-        };
-        self.keep_in_store(generation).await
+        }
+        self.keep_in_store().await
     }
 
     /// Forgets the tokens, in memory and in the store, without telling the server.
@@ -137,8 +135,8 @@ impl Session {
     /// [`Store`](crate::ErrorKind::Store) if the store could not be cleared.
     pub async fn clear(&self) -> Result<(), Error> {
         let by_hook = self.inner.is_inside();
-        let generation = self.inner.guarded.lock().clear(by_hook);
-        self.keep_in_store(generation).await
+        self.inner.guarded.lock().clear(by_hook);
+        self.keep_in_store().await
     }
 
     /// Forgets the tokens, in memory and in the store, and then asks the server to revoke them
@@ -172,15 +170,14 @@ impl Session {
     ///   a [`Refresh`](crate::Refresh) panicked.
     pub async fn log_out(&self) -> Result<(), Error> {
         let by_hook = self.inner.is_inside();
-        let (generation, known, is_newest) = {
+        let (known, is_newest) = {
             let mut guarded = self.inner.guarded.lock();
             let known = guarded.state.credential().map(|credential| credential.tokens.clone());
             let is_newest = known.is_some() && guarded.state.is_unsaved();
             guarded.logged_out = guarded.clear(by_hook);
-            (guarded.logged_out, known, is_newest)
+            (known, is_newest)
         };
-        let forget =
-            |inner: Arc<Inner>| async move { inner.forget(generation, known, is_newest).await };
+        let forget = |inner: Arc<Inner>| async move { inner.forget(known, is_newest).await };
         self.apart("the store or the revocation", forget).await
     }
 
@@ -196,14 +193,11 @@ impl Session {
     pub async fn settle(&self) -> Result<(), Error> {
         self.inner.refuse_reentry()?;
         loop {
-            let (flight, generation) = {
-                let guarded = self.inner.guarded.lock();
-                (guarded.subscribe(), guarded.state.generation())
-            };
+            let flight = self.inner.guarded.lock().subscribe();
             match flight {
                 // It has landed when nobody can tell its progress any more.
                 Some(mut progress) => while progress.changed().await.is_ok() {},
-                None => self.keep_in_store(generation).await?,
+                None => self.keep_in_store().await?,
             }
             let guarded = self.inner.guarded.lock();
             if guarded.flight.is_none() && !guarded.state.is_unsaved() {
@@ -351,6 +345,11 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("status", &self.status()).finish_non_exhaustive()
     }
+}
+
+/// Marks what the user gives, to tell it and its successors from what else there is in a store.
+fn as_login(tokens: TokenSet) -> TokenSet {
+    tokens.of_login(fastrand::u64(..1 << 53))
 }
 
 /// What a request is told.

@@ -89,7 +89,9 @@ pub type StoreError = Box<dyn StdError + Send + Sync>;
 ///   dead, and nobody else has the new one.
 /// - **What was saved comes back**: both tokens, the ends, the lifetime, the scope, the type and the
 ///   other members. Ends are wall-clock times; never store a lifetime that counts from "now".
-///   [`TokenSet::expose_secrets`] is a form to write them in.
+///   [`TokenSet::expose_secrets`] is a form to write them in. It has one thing more: which login the
+///   set comes from. A store that loses that may get a login written over its own successors, where
+///   an earlier try to save it has arrived though it seemed to fail.
 /// - **`lock` excludes**: while a [`Lease`] lives, nobody else who shares the tokens holds one. It
 ///   waits until it is free; the session bounds the wait. The lock is freed when the lease is
 ///   dropped *and* when the process dies.
@@ -121,7 +123,8 @@ pub trait TokenStore: Send + Sync + 'static {
     /// Reads the tokens; `None` if there are none.
     async fn load(&self) -> Result<Option<TokenSet>, StoreError>;
 
-    /// Replaces whatever is there: somebody has logged in.
+    /// Replaces whatever is there: for a login, where what is there cannot be read, or changes again
+    /// and again.
     async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError>;
 
     /// Removes the tokens.

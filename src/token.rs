@@ -52,6 +52,7 @@ struct Parts {
     token_type: Option<Cow<'static, str>>,
     lifetime: Option<Duration>,
     expires_at: Option<SystemTime>,
+    login: Option<Login>,
     details: Option<Box<Details>>,
 }
 
@@ -62,6 +63,14 @@ struct Details {
     refresh_expires_in: Option<Duration>,
     refresh_expires_at: Option<SystemTime>,
     members: Members,
+}
+
+/// Which login a set comes from, a random number, and how often it was refreshed since. Tells what
+/// has followed a set from what somebody else has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Login {
+    id: u64,
+    refreshes: u64,
 }
 
 static NO_DETAILS: LazyLock<Details> = LazyLock::new(Details::default);
@@ -79,6 +88,7 @@ impl TokenSet {
             token_type: None,
             lifetime: None,
             expires_at: None,
+            login: None,
             details: None,
         };
         Self { parts: Arc::new(parts) }
@@ -194,6 +204,30 @@ impl TokenSet {
         Authorization(self.clone())
     }
 
+    /// These tokens as those of a new login: `id` is random, and below 2⁵³, as JSON's integers are.
+    pub(crate) fn of_login(mut self, id: u64) -> Self {
+        self.parts().login = Some(Login { id, refreshes: 0 });
+        self
+    }
+
+    /// Whether these are what a login has given, not refreshed yet.
+    pub(crate) fn is_login(&self) -> bool {
+        self.parts.login.is_some_and(|login| login.refreshes == 0)
+    }
+
+    /// Whether these have come out of `other` by refreshes, as far as anybody knows.
+    pub(crate) fn succeeds(&self, other: &Self) -> bool {
+        let refreshes = |set: &Self| set.parts.login.map(|login| login.refreshes);
+        self.shares_login(other) && refreshes(self) > refreshes(other)
+    }
+
+    /// Whether both have come out of one login, by refreshes; as far as anybody knows, also where
+    /// neither says of which. A login of today says it.
+    pub(crate) fn shares_login(&self, other: &Self) -> bool {
+        let id = |set: &Self| set.parts.login.map(|login| login.id);
+        id(self) == id(other)
+    }
+
     /// Turns lifetimes that count from `start` into ends; ends that are known stay.
     pub(crate) fn anchored_at(mut self, start: Moment) -> Self {
         let end = |lifetime: Duration| start.after(lifetime).wall;
@@ -207,8 +241,8 @@ impl TokenSet {
         self.with_refresh_end(None, refresh_end)
     }
 
-    /// Keeps the refresh token (and its end) of the set before, where this one brought none, or the
-    /// same again.
+    /// Continues the login of the set before: keeps its refresh token (and its end), where this one
+    /// brought none, or the same again.
     ///
     /// RFC 6749 §6: "The authorization server MAY issue a new refresh token, in which case the
     /// client MUST discard the old refresh token and replace it with the new refresh token."
@@ -222,6 +256,7 @@ impl TokenSet {
                 self = self.with_refresh_end(None, end);
             }
         }
+        self.parts().login = before.parts.login.map(Login::refreshed);
         match (self.scope(), before.scope()) {
             (None, Some(scope)) => self.with_scope(scope),
             _ => self,
@@ -229,14 +264,16 @@ impl TokenSet {
     }
 
     /// The same access token with another refresh token, whose end is not known.
-    pub(crate) fn rotated_to(self, refresh_token: &str) -> Self {
+    pub(crate) fn rotated_to(mut self, refresh_token: &str) -> Self {
         let lifetime = self.details().refresh_expires_in;
+        self.parts().login = self.parts.login.map(Login::refreshed);
         self.with_refresh_end(lifetime, None).with_refresh_token(refresh_token)
     }
 
-    /// The same access token with the refresh token of `other`.
+    /// The same access token with the refresh token of `other`, and from its login.
     pub(crate) fn with_refresh_token_of(mut self, other: &Self) -> Self {
         self.parts().refresh_token.clone_from(&other.parts.refresh_token);
+        self.parts().login = other.parts.login;
         let lifetime = self.details().refresh_expires_in;
         self.with_refresh_end(lifetime, other.refresh_expires_at())
     }
@@ -274,6 +311,12 @@ impl TokenSet {
     /// The parts, to be changed: of this clone alone.
     fn parts(&mut self) -> &mut Parts {
         Arc::make_mut(&mut self.parts)
+    }
+}
+
+impl Login {
+    fn refreshed(self) -> Self {
+        Self { refreshes: self.refreshes.saturating_add(1), ..self }
     }
 }
 

@@ -72,7 +72,13 @@ pub(super) fn assert_none_of(secrets: &[&str], printed: &[(String, String)]) {
         let debug = format!("{secret:?}");
         for (display, printed) in printed {
             assert!(!display.contains(secret), "{secret} is in {display}");
-            assert!(!printed.contains(&debug[1..debug.len() - 1]), "{secret} is in {printed}");
+            let secret = &debug[1..debug.len() - 1];
+            let has_it = match secret.contains('\\') {
+                true => printed.contains(secret),
+                // The letter of an escaped tab is not the first one of a secret behind it.
+                false => printed.replace("\\t", " ").contains(secret),
+            };
+            assert!(!has_it, "{secret} is in {printed}");
         }
     }
 }

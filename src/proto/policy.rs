@@ -230,6 +230,29 @@ pub(crate) mod tests {
         }
     }
 
+    /// K-07, K-35: the refresh token that was sent is used up where a new one came.
+    #[test]
+    fn k_35_what_brings_a_new_refresh_token_is_not_retried_with_the_old() {
+        for failure in [RefreshFailure::Busy, RefreshFailure::Lost, RefreshFailure::NotSent] {
+            let error = RefreshError::new(failure, "").with_refresh_token("new");
+            let verdict = policy().attempts().after_failure(&error, 60 * SECOND);
+            assert_eq!(verdict, AfterFailure::GiveUp, "{failure:?}");
+        }
+    }
+
+    /// K-26: what came to nothing costs nothing.
+    #[test]
+    fn k_26_what_is_refunded_can_be_spent_again() {
+        let clock = ManualClock::new();
+        let now = Clock::Manual(clock.clone()).now();
+        let limit = Limit { refreshes: 1, within: 30 * SECOND };
+        let mut budget = Budget::default();
+        budget.spend(limit, now);
+        assert_eq!(budget.exhausted_for(limit, now), Some(30 * SECOND));
+        budget.refund();
+        assert_eq!(budget.exhausted_for(limit, now), None);
+    }
+
     #[test]
     fn k_35_retry_after_is_obeyed_within_a_refresh_and_ends_it_when_there_is_no_time() {
         let busy = |wait| RefreshError::new(RefreshFailure::Busy, "").with_retry_after(wait);

@@ -215,6 +215,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn k_63_a_long_secret_of_many_words_is_a_secret_as_json_has_it_too() {
+        let secret = "pass \"word\" ".repeat(LONGEST / 4);
+        let escaped = escaped(&[&secret]);
+        let secrets: Vec<_> = escaped.iter().map(|form| form.as_str()).collect();
+        let json = serde_json::to_string(&secret).unwrap();
+        assert_eq!(text(&format!("over: {json}"), &secrets), "over: \"[hidden]\"");
+    }
+
     /// A server may make a number of a password that looks like one.
     #[test]
     fn k_63_a_number_is_no_hiding_place() {

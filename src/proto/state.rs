@@ -50,6 +50,8 @@ struct Past {
     sent: Option<TokenSet>,
     /// What was sent for the current tokens: where it is found again, the store has lost them.
     used_up: Option<TokenSet>,
+    /// What the store held when a login was first to be written over it. That seemed to fail.
+    tried_over: Option<Option<TokenSet>>,
     /// When to try again to read the store for the first time.
     next_first_read: Option<Box<Moment>>,
     announced_login_due: Option<SystemTime>,
@@ -127,6 +129,7 @@ impl State {
     ) -> Result<Arc<Credential>, &'static str> {
         let credential = self.kept(tokens, policy, now)?;
         self.store.overrule();
+        self.forget_tries();
         self.put(Arc::clone(&credential));
         Ok(credential)
     }
@@ -149,6 +152,7 @@ impl State {
     /// somebody else does it while the hook runs, the hook is not called again for those who wait.
     pub(crate) fn clear(&mut self, by_hook: bool) -> Generation {
         self.store.overrule();
+        self.forget_tries();
         let is_logging_in =
             self.is_dead() && self.flight.is_some_and(|cause| cause != Cause::Revival);
         if is_logging_in && by_hook {
@@ -178,12 +182,14 @@ impl State {
         let loaded = self.take_loaded();
         if is_saved && self.store.exists {
             self.store.seen = tokens.cloned();
+            self.forget_tries();
         } else if loaded.is_some() {
             self.store.seen = loaded;
         }
         if self.generation == generation {
             self.store.unwritten = match self.store.unwritten {
                 _ if is_saved || !self.store.exists => Unwritten::Nothing,
+                Unwritten::Nothing if tokens.is_some_and(TokenSet::is_login) => Unwritten::Said,
                 Unwritten::Nothing => Unwritten::Refreshed,
                 still => still,
             };
@@ -213,6 +219,30 @@ impl State {
             Unwritten::Said => Over::Anything,
             Unwritten::Nothing | Unwritten::Refreshed => Over::Found(found),
         }
+    }
+
+    /// Notes that a login, that of `generation` or one that follows it, was to be written over what was
+    /// `found`, and that nobody knows whether it was.
+    pub(crate) fn tried_over(&mut self, generation: Generation, found: Option<TokenSet>) {
+        if self.generation == generation {
+            self.past_mut().tried_over.get_or_insert(found);
+        }
+    }
+
+    /// Whether a login may be in the store, though nobody knows it.
+    pub(crate) fn has_tried(&self) -> bool {
+        self.past().tried_over.is_some()
+    }
+
+    /// Whether what is `found` is newer than the login `tokens`: what has followed them; or, where
+    /// they may have arrived already, neither what was there before nor what has followed that.
+    pub(crate) fn is_newer(&self, found: Option<&TokenSet>, tokens: &TokenSet) -> bool {
+        let Some(before) = &self.past().tried_over else {
+            return found.is_some_and(|found| found.succeeds(tokens));
+        };
+        let Some(found) = found else { return before.is_some() };
+        let is_of = |set: &TokenSet| found.same_tokens(set) || found.shares_login(set);
+        found.succeeds(tokens) || !is_of(tokens) && !before.as_ref().is_some_and(is_of)
     }
 
     /// Notes that somebody else has written what is newer than the tokens of `generation`, or those
@@ -319,6 +349,12 @@ impl State {
 
     fn stand(&mut self, standing: Standing) {
         self.past_mut().standing = Some(Box::new(standing));
+    }
+
+    fn forget_tries(&mut self) {
+        if let Some(past) = &mut self.past {
+            past.tried_over = None;
+        }
     }
 
     fn take_loaded(&mut self) -> Option<TokenSet> {

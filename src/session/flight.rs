@@ -11,7 +11,7 @@ use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, LoginReason, RefreshError, RefreshFailure};
 use crate::proto::credential::{Credential, Provenance, learn_ends};
 use crate::proto::policy::AfterFailure;
-use crate::proto::state::{AfterLoad, Cause, Ticket};
+use crate::proto::state::{AfterLoad, Cause, Over, Ticket};
 use crate::secret::secret;
 use crate::session::waiting::{Arrival, Progress};
 use crate::session::{Event, Guarded, Inner};
@@ -80,8 +80,10 @@ impl Flight {
 
     /// Only looks into the store.
     async fn read(&mut self) -> Arrival {
-        let stored = match &self.inner.store {
-            Some(store) => self.inner.load(&**store).await,
+        let inner = Arc::clone(&self.inner);
+        let _turn = inner.turn_at_store().await;
+        let stored = match &inner.store {
+            Some(store) => inner.load(&**store).await,
             None => Ok(None),
         };
         let now = self.inner.settings.clock.now();
@@ -119,14 +121,15 @@ impl Flight {
     /// `None` if somebody else has written meanwhile, or may be about to.
     async fn round(&mut self) -> Result<Option<Arrival>, LoginReason> {
         let store = self.inner.store.clone();
-        let (lease, stored) = match &store {
-            None => (Lease::none(), None),
-            Some(store) => match self.lock_and_load(&**store).await {
-                Ok(found) => found,
+        let lease = match &store {
+            None => Lease::none(),
+            Some(store) => match self.inner.lease(&**store).await {
+                Err(error) if self.goes_on_without_store(&error) => Lease::none(),
                 Err(error) => return Ok(Some(self.fail_by_store(error))),
+                Ok(lease) => lease,
             },
         };
-        let arrival = self.round_under(&lease, store.as_deref(), stored).await;
+        let arrival = self.round_under(&lease, store.as_deref()).await;
         self.inner.give_back(Some(lease)).await;
         arrival
     }
@@ -135,13 +138,10 @@ impl Flight {
         &mut self,
         lease: &Lease,
         store: Option<&dyn TokenStore>,
-        stored: Option<TokenSet>,
     ) -> Result<Option<Arrival>, LoginReason> {
-        let now = self.inner.settings.clock.now();
-        let (over, verdict) = {
-            let state = &mut self.inner.guarded.lock().state;
-            let over = state.over_found(stored.clone());
-            (over, state.after_load(&self.ticket, stored, &self.inner.policy, now))
+        let (over, verdict, now) = match self.look(store).await {
+            Ok(seen) => seen,
+            Err(error) => return Ok(Some(self.fail_by_store(error))),
         };
         let tokens = match verdict {
             AfterLoad::Adopt(credential) => return Ok(Some(self.adopt(credential, now))),
@@ -179,25 +179,26 @@ impl Flight {
         Ok(Some(self.failed(error, &tokens, &over, lost).await))
     }
 
-    async fn lock_and_load(
+    /// Looks into the store: what to do, and what the next tokens may be written over.
+    async fn look(
         &self,
-        store: &dyn TokenStore,
-    ) -> Result<(Lease, Option<TokenSet>), Error> {
-        let lease = match self.inner.lease(store).await {
-            Err(error) if self.goes_on_without_store(&error) => Lease::none(),
-            lease => lease?,
+        store: Option<&dyn TokenStore>,
+    ) -> Result<(Over, AfterLoad, Moment), Error> {
+        let inner = &*self.inner;
+        let _turn = inner.turn_at_store().await;
+        let stored = match store {
+            None => None,
+            Some(store) => match inner.load(store).await {
+                Err(error) if self.goes_on_without_store(&error) => {
+                    inner.guarded.lock().state.last_seen()
+                }
+                stored => stored?,
+            },
         };
-        let stored = match self.inner.load(store).await {
-            Ok(stored) => stored,
-            Err(error) if self.goes_on_without_store(&error) => {
-                self.inner.guarded.lock().state.last_seen()
-            }
-            Err(error) => {
-                self.inner.give_back(Some(lease)).await;
-                return Err(error);
-            }
-        };
-        Ok((lease, stored))
+        let now = inner.settings.clock.now();
+        let state = &mut inner.guarded.lock().state;
+        let over = state.over_found(stored.clone());
+        Ok((over, state.after_load(&self.ticket, stored, &inner.policy, now), now))
     }
 
     fn goes_on_without_store(&self, error: &Error) -> bool {

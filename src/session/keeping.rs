@@ -1,4 +1,4 @@
-//! Writing to the store: bounded, repeated, the newest generation last.
+//! Writing to the store: bounded, repeated, the newest tokens last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,12 +48,12 @@ impl Session {
         task.await.unwrap_or_else(ended)
     }
 
-    /// Writes the tokens of `generation`, or their absence, unless that is done or outdated.
-    pub(super) async fn keep_in_store(&self, generation: Generation) -> Result<(), Error> {
+    /// Writes the current tokens, or their absence, unless that is done.
+    pub(super) async fn keep_in_store(&self) -> Result<(), Error> {
         if !self.inner.guarded.lock().state.is_unsaved() {
             return Ok(());
         }
-        self.apart("the store", |inner| async move { inner.keep(generation).await }).await
+        self.apart("the store", |inner| async move { inner.keep().await }).await
     }
 }
 
@@ -61,12 +61,11 @@ impl Inner {
     /// Clears the store, and revokes what was in it, or else the tokens that are `known`.
     pub(super) async fn forget(
         &self,
-        generation: Generation,
         known: Option<TokenSet>,
         is_newest: bool,
     ) -> Result<(), Error> {
         let (stored, cleared) = match &self.store {
-            Some(store) => self.clear_store(&**store, generation, is_newest).await,
+            Some(store) => self.clear_store(&**store, is_newest).await,
             None => (Ok(None), Ok(())),
         };
         let revoked = match (stored, known) {
@@ -88,7 +87,6 @@ impl Inner {
     async fn clear_store(
         &self,
         store: &dyn TokenStore,
-        generation: Generation,
         is_newest: bool,
     ) -> (Result<Option<TokenSet>, Error>, Result<(), Error>) {
         let lease = self.lease(store).await;
@@ -98,7 +96,7 @@ impl Inner {
             true => self.load(store).await,
             false => Ok(None),
         };
-        let cleared = self.keep_leased(store, generation).await;
+        let cleared = self.keep_leased(store).await;
         self.give_back(lease.ok()).await;
         (stored, cleared)
     }
@@ -121,30 +119,27 @@ impl Inner {
     }
 
     /// See [`Session::keep_in_store`].
-    pub(super) async fn keep(&self, generation: Generation) -> Result<(), Error> {
+    pub(super) async fn keep(&self) -> Result<(), Error> {
         let Some(store) = &self.store else { return Ok(()) };
         // Without it another process could write the answer of its running refresh over ours. But
         // what the user said counts more than what a process does that never gives it back.
         let lease = self.lease(&**store).await;
-        let result = self.keep_leased(&**store, generation).await;
+        let result = self.keep_leased(&**store).await;
         self.give_back(lease.ok()).await;
         result
     }
 
-    async fn keep_leased(
-        &self,
-        store: &dyn TokenStore,
-        generation: Generation,
-    ) -> Result<(), Error> {
-        let _turn = self.turn_to_write().await;
-        let (tokens, over) = {
+    async fn keep_leased(&self, store: &dyn TokenStore) -> Result<(), Error> {
+        let _turn = self.turn_at_store().await;
+        let (generation, tokens, over) = {
             let state = &self.guarded.lock().state;
-            if state.generation() != generation || !state.is_unsaved() {
+            if !state.is_unsaved() {
                 return Ok(());
             }
-            (state.credential().map(|credential| credential.tokens.clone()), state.over())
+            let tokens = state.credential().map(|credential| credential.tokens.clone());
+            (state.generation(), tokens, state.over())
         };
-        let result = self.write(store, tokens.as_ref(), &over).await;
+        let result = self.write(store, generation, tokens.as_ref(), &over).await;
         {
             let state = &mut self.guarded.lock().state;
             match result {
@@ -163,7 +158,7 @@ impl Inner {
     /// Waits until nobody else writes to the store, so that the newest generation is written last.
     ///
     /// A lock that is there only while it is held: most sessions write nothing most of the time.
-    pub(super) async fn turn_to_write(&self) -> Turn<'_> {
+    pub(super) async fn turn_at_store(&self) -> Turn<'_> {
         loop {
             let mut turn = match self.guarded.lock().writing {
                 Some(ref turn) => turn.subscribe(),
@@ -202,11 +197,12 @@ impl Inner {
         self.bounded(self.settings.deadlines.store, "read", store.load()).await
     }
 
-    /// Saves `tokens` over what may be there, or clears the store. Says `false` if something else is
-    /// there.
+    /// Saves `tokens`, which are those of `generation` or will follow them, over what may be there, or
+    /// clears the store. Says `false` if something else is there.
     pub(super) async fn write(
         &self,
         store: &dyn TokenStore,
+        generation: Generation,
         tokens: Option<&TokenSet>,
         over: &Over,
     ) -> Result<bool, Error> {
@@ -215,43 +211,74 @@ impl Inner {
             (Some(tokens), Over::Found(before)) => {
                 self.repeat(|| store.replace(before.as_ref(), tokens)).await
             }
-            (Some(tokens), Over::Anything) => self.overwrite(store, tokens).await,
+            (Some(tokens), Over::Anything) => self.overwrite(store, generation, tokens).await,
         }
     }
 
-    /// Saves `tokens` over whatever is there. But a try that seemed to fail may have arrived: what is
-    /// neither those nor what was there before is newer. Then says `false`.
-    async fn overwrite(&self, store: &dyn TokenStore, tokens: &TokenSet) -> Result<bool, Error> {
-        for _ in 0..TRIES {
-            // What nobody can read is not newer.
-            let Ok(before) = self.load(store).await else { break };
-            let mut tries = 0;
-            let replacing = self.repeat(|| {
-                tries += 1;
-                store.replace(before.as_ref(), tokens)
-            });
-            if replacing.await? {
-                return Ok(true);
-            }
-            if tries > 1 {
-                return Ok(false);
+    /// Saves `tokens` over whatever is there, unless that is newer: then says `false`.
+    async fn overwrite(
+        &self,
+        store: &dyn TokenStore,
+        generation: Generation,
+        tokens: &TokenSet,
+    ) -> Result<bool, Error> {
+        let mut failure = None;
+        for tries in 1..=TRIES {
+            let written = match self.load(store).await {
+                Ok(found) => {
+                    if self.guarded.lock().state.is_newer(found.as_ref(), tokens) {
+                        return Ok(false);
+                    }
+                    let written = self.put(store.replace(found.as_ref(), tokens)).await;
+                    if written.is_err() {
+                        self.guarded.lock().state.tried_over(generation, found);
+                    }
+                    written
+                }
+                // What nobody can read is not newer than what was not tried yet.
+                Err(_) if failure.is_none() && !self.guarded.lock().state.has_tried() => {
+                    self.put(store.save(tokens)).await.map(|()| true)
+                }
+                Err(error) => Err(error),
+            };
+            match written {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => {
+                    failure = Some(error);
+                    self.pause_after(tries).await;
+                }
             }
         }
-        self.repeat(|| store.save(tokens)).await.map(|()| true)
+        match failure {
+            Some(error) => Err(error),
+            None => self.put(store.save(tokens)).await.map(|()| true),
+        }
     }
 
-    /// Tries to write a few times, each of them bounded.
+    /// Tries to write a few times.
     async fn repeat<T, F>(&self, mut write: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let mut tries = 0;
+        let mut tries = 1;
         loop {
-            let result = self.bounded(self.settings.deadlines.store, "written", write()).await;
-            tries += 1;
+            let result = self.put(write()).await;
             if result.is_ok() || tries == TRIES {
                 return result;
             }
+            self.pause_after(tries).await;
+            tries += 1;
+        }
+    }
+
+    /// One try to write.
+    async fn put<T>(&self, write: impl Future<Output = Result<T, StoreError>>) -> Result<T, Error> {
+        self.bounded(self.settings.deadlines.store, "written", write).await
+    }
+
+    async fn pause_after(&self, tries: u32) {
+        if tries < TRIES {
             self.settings.clock.sleep(Duration::from_millis(100) * tries).await;
         }
     }

@@ -155,6 +155,9 @@ impl TokenStore for Resource {
         let marked = self.marked(tokens);
         let is_replaced = self.shared.store.replace(stored.as_ref(), &marked).await?;
         if is_replaced {
+            if tokens.is_login() {
+                self.forget();
+            }
             self.keep(tokens);
         }
         Ok(is_replaced)

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::clock::Clock;
 use crate::secret::Members;
-use crate::token::TokenSet;
+use crate::token::{Login, TokenSet};
 
 impl TokenSet {
     /// This set as serde may write it, tokens included.
@@ -38,6 +38,7 @@ impl TokenSet {
     /// | `lifetime` | the access token's whole lifetime in seconds, an integer |
     /// | `refresh_token_expires_at` | when the refresh token ends, as `expires_at` |
     /// | `members` | the server's other members, an object |
+    /// | `login`, `refreshes` | which login the set comes from, a random integer, and how often it was refreshed since; not for the tokens of a [builder](crate::SessionBuilder::tokens) |
     ///
     /// Fractions of a second are cut off, and an end before 1970 becomes 1970.
     ///
@@ -115,6 +116,10 @@ impl Serialize for ExposedTokenSet {
         if !tokens.members().is_empty() {
             object.serialize_entry(MEMBERS, tokens.members())?;
         }
+        if let Some(Login { id, refreshes }) = tokens.parts.login {
+            object.serialize_entry(LOGIN, &id)?;
+            object.serialize_entry(REFRESHES, &refreshes)?;
+        }
         object.end()
     }
 }
@@ -159,6 +164,8 @@ fn read(mut object: Members) -> Result<TokenSet, String> {
     if let Some(end) = end(object, REFRESH_TOKEN_EXPIRES_AT)? {
         tokens = tokens.with_refresh_expires_at(end);
     }
+    let login = take(object, LOGIN)?.zip(take(object, REFRESHES)?);
+    tokens.parts().login = login.map(|(id, refreshes)| Login { id, refreshes });
     let lifetime = take(object, LIFETIME)?.map(Duration::from_secs);
     Ok(match (expires_at, lifetime) {
         (Some(end), Some(lifetime)) => tokens.with_expires_at(end).with_expires_in(lifetime),
@@ -193,7 +200,9 @@ fn since_epoch(end: SystemTime) -> Duration {
 const ACCESS_TOKEN: &str = "access_token";
 const EXPIRES_AT: &str = "expires_at";
 const LIFETIME: &str = "lifetime";
+const LOGIN: &str = "login";
 const MEMBERS: &str = "members";
+const REFRESHES: &str = "refreshes";
 const REFRESH_TOKEN: &str = "refresh_token";
 const REFRESH_TOKEN_EXPIRES_AT: &str = "refresh_token_expires_at";
 const SCOPE: &str = "scope";
@@ -222,7 +231,7 @@ mod tests {
             (tokens.token_type().map(str::to_owned), tokens.scope().map(str::to_owned)),
             (tokens.expires_in(), tokens.expires_at()),
             (tokens.refresh_expires_at(), tokens.details().refresh_expires_in),
-            tokens.members().clone(),
+            (tokens.members().clone(), tokens.parts.login),
         )
     }
 
@@ -237,7 +246,8 @@ mod tests {
             .with_expires_in(Duration::from_secs(3600))
             .with_expires_at(seconds(2_000_000_000))
             .with_refresh_expires_at(seconds(2_000_086_400))
-            .with_members(members.as_object().unwrap().clone());
+            .with_members(members.as_object().unwrap().clone())
+            .of_login(7);
         let expected = json!({
             "access_token": "a",
             "refresh_token": "r",
@@ -247,6 +257,8 @@ mod tests {
             "lifetime": 3600,
             "refresh_token_expires_at": 2_000_086_400,
             "members": members,
+            "login": 7,
+            "refreshes": 0,
         });
         assert_eq!(written(&tokens), expected);
         assert_eq!(written(&TokenSet::new("a")), json!({"access_token": "a"}));

@@ -1,15 +1,19 @@
 //! What the simulation has found, told without a seed.
 
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use reqwest_refresh::{
-    Lease, MemoryStore, RefreshError, RefreshFailure, StoreError, TokenSet, TokenStore,
+    ErrorKind, Lease, MemoryStore, RefreshError, RefreshFailure, StoreError, TokenSet, TokenStore,
 };
+use tokio::sync::Semaphore;
 
 use crate::fenced::{after_three_tries, set_of};
-use crate::support::{Api, Issuer, Rig, SECOND, ScriptedStore, everybody_waits, outcome};
+use crate::support::{Api, Hook, Issuer, Rig, SECOND, ScriptedStore, everybody_waits, outcome};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -124,24 +128,41 @@ async fn k_35_an_attempt_without_time_for_an_answer_is_not_made() {
     assert_eq!(rig.issuer.calls(), 1);
 }
 
-/// K-32, K-62: a login's save seemed to fail and had arrived, and another process has refreshed what
-/// it found. Trying again would bring back a refresh token that is used up.
+/// K-32, K-62: a login's save seemed to fail and had arrived, was refreshed in another process, and
+/// somebody has logged in there anew. Trying again would bring back a refresh token that is used up.
 #[tokio::test]
 async fn k_32_a_login_is_not_saved_again_over_its_successor() {
     let store = ScriptedStore::holding(set_of(1)).await;
     let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| builder.store(store.clone()));
     rig.get().await.unwrap();
+    log_in_and_be_overtaken(&rig, &store).await;
+    assert_eq!(store.access_token().await.as_deref(), Some("a8"));
+    assert_eq!(rig.session.refresh().await.unwrap().refresh_token(), Some("r8"));
+    assert_eq!(rig.issuer.calls(), 0);
+}
+
+/// K-32, K-60: the same, and what overtook it cannot be read.
+#[tokio::test]
+async fn k_32_a_login_with_a_successor_is_not_refreshed_without_the_store() {
+    let store = ScriptedStore::new();
+    let rig = risky(&store).await;
+    log_in_and_be_overtaken(&rig, &store).await;
+    store.fail(&["load"]);
+    let error = rig.session.refresh().await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Store), "{error}");
+    assert_eq!(rig.issuer.calls(), 0);
+}
+
+async fn log_in_and_be_overtaken(rig: &Rig, store: &ScriptedStore) {
     store.fail(&["save"]);
     let session = rig.session.clone();
     let login = tokio::spawn(async move { session.set_tokens(set_of(5)).await });
     everybody_waits().await;
-    store.memory.save(&set_of(6)).await.unwrap();
+    let [another, _] = login_and_successor().await;
+    store.memory.save(&another).await.unwrap();
     store.fail(&[]);
     rig.clock.advance(SECOND);
     login.await.unwrap().unwrap();
-    assert_eq!(store.access_token().await.as_deref(), Some("a6"));
-    assert_eq!(rig.session.refresh().await.unwrap().refresh_token(), Some("r6"));
-    assert_eq!(rig.issuer.calls(), 0);
 }
 
 /// Somebody else saves another set right before each of the first writes.
@@ -193,4 +214,194 @@ async fn k_25_a_login_is_written_over_what_comes_between() {
         let stored = memory.load().await.unwrap().unwrap();
         assert_eq!(stored.access_token(), "a5", "{times}");
     }
+}
+
+/// A store whose lock hangs for whoever asks first, and whose answers can be kept back.
+#[derive(Clone)]
+struct Hanging {
+    store: ScriptedStore,
+    locks: Arc<AtomicUsize>,
+    answers: Arc<Semaphore>,
+}
+
+impl Hanging {
+    fn over(store: &ScriptedStore) -> Self {
+        let answers = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        Self { store: store.clone(), locks: Arc::default(), answers }
+    }
+}
+
+#[async_trait]
+impl TokenStore for Hanging {
+    async fn load(&self) -> Result<Option<TokenSet>, StoreError> {
+        let found = self.store.load().await;
+        drop(self.answers.acquire().await?);
+        found
+    }
+
+    async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError> {
+        self.store.save(tokens).await
+    }
+
+    async fn clear(&self) -> Result<(), StoreError> {
+        self.store.clear().await
+    }
+
+    async fn lock(&self) -> Result<Lease, StoreError> {
+        match self.locks.fetch_add(1, Ordering::Relaxed) {
+            0 => pending().await,
+            _ => Ok(Lease::none()),
+        }
+    }
+}
+
+/// K-25: the flight had read what was cleared before anybody knew that it was read.
+#[tokio::test]
+async fn k_25_what_was_read_before_it_was_cleared_does_not_come_back() {
+    let scripted = ScriptedStore::holding(set_of(0)).await;
+    let store = Hanging::over(&scripted);
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| builder.store(store.clone()));
+    rig.get().await.unwrap();
+    let session = rig.session.clone();
+    let clear = tokio::spawn(async move { session.clear().await });
+    everybody_waits().await;
+    rig.clock.advance(35 * SECOND);
+    store.answers.forget_permits(Semaphore::MAX_PERMITS);
+    let request = rig.spawn_get();
+    everybody_waits().await;
+    rig.clock.advance(5 * SECOND);
+    everybody_waits().await;
+    store.answers.add_permits(1);
+    assert_eq!(outcome(request.await.unwrap()), "login required");
+    clear.await.unwrap().unwrap();
+    assert_eq!(scripted.access_token().await, None);
+}
+
+/// K-21, K-60: what came after the tokens that were set is not saved either.
+#[tokio::test]
+async fn k_21_set_tokens_is_not_done_before_what_follows_them_is_saved() {
+    let scripted = ScriptedStore::new();
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| {
+        builder.store(Hanging::over(&scripted))
+    });
+    let session = rig.session.clone();
+    let set = tokio::spawn(async move { session.set_tokens(set_of(5)).await });
+    everybody_waits().await;
+    scripted.fail(&["save"]);
+    let session = rig.session.clone();
+    let refreshed = tokio::spawn(async move { session.refresh().await });
+    for _ in 0..3 {
+        everybody_waits().await;
+        rig.clock.advance(SECOND);
+    }
+    assert_eq!(refreshed.await.unwrap().unwrap().access_token(), "a1");
+    scripted.fail(&[]);
+    rig.clock.advance(40 * SECOND);
+    set.await.unwrap().unwrap();
+    assert_eq!(scripted.access_token().await.as_deref(), Some("a1"));
+}
+
+/// A login in another process, and what it was refreshed to there.
+pub async fn login_and_successor() -> [TokenSet; 2] {
+    let elsewhere = Rig::new(Api::friendly());
+    elsewhere.session.set_tokens(set_of(8)).await.unwrap();
+    let login = elsewhere.session.current_tokens().unwrap();
+    [login, elsewhere.session.refresh().await.unwrap()]
+}
+
+/// A session that has logged in, by its hook or by `set_tokens`, and could not save that, as it
+/// seemed, over what the store held.
+async fn seemingly_unsaved(store: &ScriptedStore, by_hook: bool) -> Rig {
+    let hook = Hook::returning(set_of(5));
+    let rig =
+        Rig::with(Api::friendly(), Issuer::new(), |builder| hook.on(builder.store(store.clone())));
+    rig.get().await.unwrap();
+    if by_hook {
+        rig.clock.advance(10 * HOUR);
+        rig.issuer.then_fails(RefreshFailure::Terminal);
+        store.fail(&["save"]);
+        assert_eq!(outcome(after_three_tries(&rig).await), "200");
+    } else {
+        store.fail(&["save"]);
+        let session = rig.session.clone();
+        let login = tokio::spawn(async move { session.set_tokens(set_of(5)).await });
+        for _ in 0..3 {
+            everybody_waits().await;
+            rig.clock.advance(SECOND);
+        }
+        login.await.unwrap().unwrap_err();
+    }
+    store.fail(&[]);
+    rig
+}
+
+/// K-32, K-61: it had arrived, and was refreshed elsewhere; or somebody else has logged in there
+/// since.
+#[tokio::test]
+async fn k_32_what_has_followed_a_login_elsewhere_is_newer() {
+    for (by_hook, settles, by_refresh) in [
+        (true, false, true),
+        (true, true, true),
+        (false, false, true),
+        (false, true, true),
+        (true, true, false),
+        (false, false, false),
+    ] {
+        let case = format!("{by_hook} {settles} {by_refresh}");
+        let [login, _] = login_and_successor().await;
+        let store = ScriptedStore::holding(login).await;
+        let rig = seemingly_unsaved(&store, by_hook).await;
+        let elsewhere = Rig::with(Api::friendly(), Issuer::new(), |builder| {
+            builder.store(store.clone()).clock(rig.clock.clone())
+        });
+        store.memory.save(&rig.session.current_tokens().unwrap()).await.unwrap();
+        elsewhere.get().await.unwrap();
+        if by_refresh {
+            elsewhere.session.refresh().await.unwrap();
+        } else {
+            elsewhere.session.set_tokens(set_of(6)).await.unwrap();
+        }
+        let newest = elsewhere.session.current_tokens().unwrap();
+        assert_ne!(newest.access_token(), "a5", "{case}");
+        if settles {
+            rig.session.settle().await.unwrap();
+        }
+        let calls = rig.issuer.calls();
+        let own = rig.session.refresh().await.unwrap();
+        assert!(own.same_tokens(&newest), "{case}");
+        assert_eq!(rig.issuer.calls(), calls, "{case}");
+        assert!(store.memory.load().await.unwrap().unwrap().same_tokens(&newest), "{case}");
+    }
+}
+
+/// K-25: an older login, refreshed elsewhere, is not newer.
+#[tokio::test]
+async fn k_25_a_login_that_could_not_be_saved_wins_over_an_older_one() {
+    for by_hook in [true, false] {
+        let [login, successor] = login_and_successor().await;
+        let store = ScriptedStore::holding(login).await;
+        let rig = seemingly_unsaved(&store, by_hook).await;
+        store.memory.save(&successor).await.unwrap();
+        rig.clock.advance(10 * HOUR);
+        assert_eq!(rig.outcome().await, "200", "{by_hook}");
+        assert_eq!(rig.issuer.sent().pop().as_deref(), Some("r5"), "{by_hook}");
+        assert_eq!(store.access_token().await, rig.api.tokens().pop(), "{by_hook}");
+    }
+}
+
+/// K-25: also between two tries to save it.
+#[tokio::test]
+async fn k_25_a_login_that_is_saved_again_wins_over_an_older_one() {
+    let [login, successor] = login_and_successor().await;
+    let store = ScriptedStore::holding(login).await;
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| builder.store(store.clone()));
+    store.fail(&["save"]);
+    let session = rig.session.clone();
+    let login = tokio::spawn(async move { session.set_tokens(set_of(5)).await });
+    everybody_waits().await;
+    store.memory.save(&successor).await.unwrap();
+    store.fail(&[]);
+    rig.clock.advance(SECOND);
+    login.await.unwrap().unwrap();
+    assert_eq!(store.access_token().await.as_deref(), Some("a5"));
 }

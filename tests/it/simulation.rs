@@ -27,7 +27,7 @@
 //! | a token at another origin, or beside a caller's own | K-02, K-03 |
 //! | a second call of the login hook, one without a refusal, or without another look | K-50, K-53, K-54 |
 //! | a token in an error, an event or a log | K-63 |
-//! | after the faults: a request that is not served within 1000 seconds, unless somebody must really log in; after that login, within 60; then more than one refresh for everybody | K-20, K-51 |
+//! | after the faults: a request that is not served within 1000 seconds, unless somebody must really log in; after that login, and 600 seconds for which a refused client is left alone, within 60; then more than one refresh for everybody | K-20, K-51 |
 //!
 //! Each of these bugs was planted, one after the other, and found by some of the first 300 seeds:
 //!

@@ -11,6 +11,7 @@ use reqwest_refresh::{
 };
 
 use crate::fenced::{after_three_tries, rig_over, set_of};
+use crate::simulated::login_and_successor;
 use crate::support::{
     Api, Hook, Issuer, Rig, SECOND, ScriptedStore, everybody_waits, outcome, told,
 };
@@ -94,6 +95,8 @@ async fn k_25_a_logout_during_the_first_refresh_of_a_found_pair_is_a_logout() {
 async fn k_60_a_refresh_of_what_the_user_said_is_not_outrun() {
     let (store, hook) = (ScriptedStore::new(), Hook::declining());
     let rig = rig_over(&store, &hook).await;
+    let [login, successor] = login_and_successor().await;
+    store.memory.save(&login).await.unwrap();
     store.fail(&["save"]);
     let session = rig.session.clone();
     let set = tokio::spawn(async move { session.set_tokens(set_of(7)).await });
@@ -107,7 +110,7 @@ async fn k_60_a_refresh_of_what_the_user_said_is_not_outrun() {
     rig.issuer.hold();
     let waiting = rig.spawn_get();
     everybody_waits().await;
-    store.memory.save(&set_of(9)).await.unwrap();
+    store.memory.save(&successor).await.unwrap();
     rig.issuer.release();
     assert_eq!(outcome(waiting.await.unwrap()), "200");
     assert_eq!(rig.issuer.sent(), ["r7"]);

@@ -42,6 +42,16 @@ fn k_30_the_form_is_encoded_once_and_what_comes_first_counts() {
     }
 }
 
+/// K-63: there is room for a form before it is written. What it outgrew would not be wiped.
+#[test]
+fn k_63_no_form_grows() {
+    for text in ["", "a", "%", "%%%%%%%%"] {
+        let pairs = [(text, text), (text, text)];
+        let (form, room) = (token_form(&[&pairs]), empty_form(pairs.into_iter()).capacity());
+        assert!(form.len() <= room, "{text}: {} in {room}", form.len());
+    }
+}
+
 /// K-10, B03, B04, B05, B06, B07, X08, Q-01, Q-03, Q-04, R-022. What is no lifetime is an unknown
 /// one, and never costs the rotated pair.
 #[test]

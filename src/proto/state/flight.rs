@@ -78,6 +78,7 @@ impl State {
     ) -> Option<Arc<Credential>> {
         self.store.is_unread = false;
         self.store.is_outrun = false;
+        self.give_way_to(stored.as_ref());
         self.put_off_next_look(now);
         let is_known = self.was_loaded(stored.as_ref());
         if !self.is_current(ticket) || is_known || !self.has_moved_to(stored.as_ref()) {
@@ -89,6 +90,15 @@ impl State {
         self.take_loaded();
         self.put(Arc::clone(&credential));
         (ticket.cause == Cause::Revival).then_some(credential)
+    }
+
+    /// A login that could not be saved, as it seemed, does not count more than what is newer.
+    fn give_way_to(&mut self, stored: Option<&TokenSet>) {
+        let current = self.credential.as_ref().map(|credential| &credential.tokens);
+        if current.is_some_and(|current| self.is_newer(stored, current)) {
+            self.store.unwritten = Unwritten::Nothing;
+            self.forget_tries();
+        }
     }
 
     /// Notes that the store could not be read.
@@ -118,6 +128,7 @@ impl State {
             return AfterLoad::Superseded;
         }
         self.store.is_outrun = false;
+        self.give_way_to(stored.as_ref());
         if self.store.was_cleared(stored.as_ref()) {
             self.store.seen = None;
             self.store.unwritten = Unwritten::Nothing;
@@ -292,6 +303,7 @@ impl State {
             // The verdict is about what was loaded: when it is read again, it is no news.
             self.store.seen = self.take_loaded().or_else(|| self.store.seen.take());
             self.stand(Standing::Dead { error, next_look: now.after(NEXT_LOOK) });
+            self.forget_tries();
         }
         is_current
     }

@@ -509,6 +509,43 @@ fn k_25_a_flight_of_an_older_generation_changes_nothing() {
     }
 }
 
+/// K-07, K-12: the access token that a new refresh token comes behind is as old as it was, and no
+/// other takes its age from it.
+#[test]
+fn k_07_a_new_refresh_token_changes_no_age() {
+    for (case, access_token, age, existed_for) in [
+        ("the current one", "a0", Age::Expired, HOUR),
+        ("one that the store had", "a9", Age::Fresh, Duration::ZERO),
+    ] {
+        let mut bench = Bench::aged("expired");
+        let ticket = bench.state.launch(Cause::Expired);
+        let (now, tokens) = (bench.now(), TokenSet::new(access_token).with_refresh_token("r1"));
+        let credential = Credential::new(ticket.generation, tokens, now, &bench.policy).unwrap();
+        bench.state.replace_refresh_token(&ticket, credential);
+        let current = bench.state.credential().unwrap();
+        assert_eq!(current.tokens.refresh_token(), Some("r1"), "{case}");
+        assert_eq!((current.age(&now), current.existed_for(&now)), (age, existed_for), "{case}");
+    }
+}
+
+/// K-60, K-32: without its store a session refreshes what is known to be the newest, nothing else.
+#[test]
+fn k_60_what_is_known_without_the_store_is_a_table() {
+    type Act = fn(&mut Bench);
+    for (case, act, needs_refresh_token, expected) in [
+        ("never looked", (|bench| bench.state = State::new(true)) as Act, true, false),
+        ("never looked, needs nothing", |bench| bench.state = State::new(true), false, true),
+        ("looked, nothing there", |_| {}, true, true),
+        ("overtaken", |bench| bench.state.outrun(bench.state.generation()), true, false),
+    ] {
+        let mut bench = Bench::new();
+        act(&mut bench);
+        bench.policy.needs_refresh_token = needs_refresh_token;
+        assert_eq!(bench.state.knows_what_to_refresh(&bench.policy), expected, "{case}");
+    }
+    assert!(Bench::aged("expired").state.knows_what_to_refresh(&policy()));
+}
+
 /// K-25, K-61: what has lost but was saved is what the store holds, and nothing else is.
 #[test]
 fn k_25_the_store_is_known_to_hold_what_was_saved_there() {

@@ -9,9 +9,9 @@ use crate::clock::Moment;
 use crate::error::{Error, LoginReason, RefreshError, RefreshFailure};
 use crate::proto::credential::{Age, Credential, Provenance, learn_ends};
 use crate::proto::state::Over;
-use crate::session::Event;
 use crate::session::flight::Flight;
 use crate::session::waiting::{Arrival, Progress};
+use crate::session::{Event, as_login};
 use crate::store::TokenStore;
 use crate::token::TokenSet;
 
@@ -33,7 +33,7 @@ impl Flight {
     ) -> Option<Arrival> {
         let inner = Arc::clone(&self.inner);
         self.received = Some(Arc::clone(&credential));
-        let _turn = inner.turn_to_write().await;
+        let _turn = inner.turn_at_store().await;
         if !self.has_lost() {
             let is_saved = match self.save(&credential.tokens, over).await {
                 Saved::Outrun => {
@@ -98,13 +98,14 @@ impl Flight {
         let Some(store) = &self.inner.store else {
             return Saved::Yes;
         };
-        let mut written = self.inner.write(&**store, Some(tokens), over).await;
+        let (inner, generation) = (&self.inner, self.ticket.generation);
+        let mut written = inner.write(&**store, generation, Some(tokens), over).await;
         // An earlier write of what was sent may have got there, though it seemed to fail.
         if let (Ok(false), Over::Found(found)) = (&written, over)
             && let Some(sent) = self.sent_beside(found.as_ref())
         {
             let over = Over::Found(Some(sent));
-            written = self.inner.write(&**store, Some(tokens), &over).await;
+            written = inner.write(&**store, generation, Some(tokens), &over).await;
         }
         match written {
             Ok(true) => {
@@ -146,11 +147,13 @@ impl Flight {
         lost: bool,
     ) -> Result<Arrival, LoginReason> {
         if let Some(store) = store {
+            let inner = Arc::clone(&self.inner);
+            let _turn = inner.turn_at_store().await;
             // A store that fails now is read again later: a dead session looks now and then.
-            let stored = self.inner.load(store).await.unwrap_or_default();
-            let (now, policy) = (self.inner.settings.clock.now(), &self.inner.policy);
+            let stored = inner.load(store).await.unwrap_or_default();
+            let (now, policy) = (inner.settings.clock.now(), &inner.policy);
             let moved = {
-                let state = &self.inner.guarded.lock().state;
+                let state = &inner.guarded.lock().state;
                 state.after_refusal(&self.ticket, sent, stored, policy, now)
             };
             if let Some(credential) = moved {
@@ -206,7 +209,7 @@ impl Flight {
     /// The answer was of no use, but the refresh token in it has replaced the one that was sent.
     async fn keep_refresh_token(&mut self, refresh_token: &str, sent: &TokenSet, over: &Over) {
         let inner = Arc::clone(&self.inner);
-        let _turn = inner.turn_to_write().await;
+        let _turn = inner.turn_at_store().await;
         let tokens = sent.clone().rotated_to(refresh_token);
         if self.has_lost() {
             return self.give_back(&tokens).await;
@@ -258,7 +261,7 @@ impl Flight {
         }
         let Some(tokens) = answer else { return Arrival::Failed(error) };
         let (now, policy) = (inner.settings.clock.now(), &inner.policy);
-        let tokens = learn_ends(tokens, Provenance::Kept, now, policy);
+        let tokens = learn_ends(as_login(tokens), Provenance::Kept, now, policy);
         match Credential::new(self.ticket.generation.next(), tokens, now, policy) {
             Ok(credential) => {
                 let lease = match &inner.store {

@@ -38,7 +38,7 @@ impl Disk {
             let Some(file) = if_found(File::open(path))? else { return Ok(None) };
             let (metadata, limit) = (file.metadata()?, limit as u64 + 1);
             // Room for all of it: what is outgrown is not wiped.
-            let room = metadata.len().min(limit) as usize + 1;
+            let room = metadata.len().min(limit) as usize;
             let mut bytes = Zeroizing::new(Vec::with_capacity(room));
             file.take(limit).read_to_end(&mut bytes)?;
             Ok(Some((metadata, bytes)))

@@ -27,6 +27,8 @@ impl Simulation {
         if !self.all_are_served(PATIENCE, true) {
             return;
         }
+        // A refused client is left alone for 10 minutes.
+        self.run_until(self.world.now() + 600 * SECOND);
         for account in 0..self.world.plan.accounts.len() {
             self.logs_in(account);
         }

@@ -32,6 +32,11 @@ pub struct Oracle {
     /// When a token came into a store for the first time.
     saved: BTreeMap<Rt, Tick>,
     saved_access: BTreeMap<At, Tick>,
+    /// Whose tokens each account's store holds.
+    stored: BTreeMap<usize, Option<Family>>,
+    /// What came into a store again over another login: who saved it had not been told that it had
+    /// arrived before.
+    brought_back: BTreeSet<Rt>,
     /// How often a session has failed to save what it had got.
     unsaved: BTreeMap<(SessionId, At), Unsaved>,
     violation: Option<String>,
@@ -72,6 +77,8 @@ pub struct Facts {
     looked: Tick,
     was_asked: bool,
     spoken: Option<Spoken>,
+    /// Whether its hook has logged in, and it does not know yet that this is in the store.
+    pub has_hooked: bool,
 }
 
 /// What a session knows of an access token's end.
@@ -97,6 +104,7 @@ struct LeaseFacts {
 struct Failure {
     at: Stamp,
     pause: Duration,
+    times_set_back: u64,
 }
 
 /// The user's last word at a session.
@@ -107,6 +115,8 @@ struct Spoken {
     /// Whether it is in the store, and whether the session knows.
     is_written: bool,
     is_saved: bool,
+    /// Whether it was tried to write it, and nobody knows whether it was.
+    has_failed: bool,
 }
 
 impl Oracle {
@@ -162,6 +172,7 @@ impl Oracle {
             looked: 0,
             was_asked: false,
             spoken: None,
+            has_hooked: false,
         };
         self.sessions.insert(session, facts);
     }
@@ -230,7 +241,8 @@ impl Oracle {
         let families = facts.access.keys().map(|at| server.family_of_access(*at));
         let forgotten = families.collect();
         let is_saved = !facts.has_store;
-        facts.spoken = Some(Spoken { at: tick, forgotten, is_written: is_saved, is_saved });
+        facts.spoken =
+            Some(Spoken { at: tick, forgotten, is_written: is_saved, is_saved, has_failed: false });
         facts.is_renewed();
         tick
     }

@@ -59,6 +59,7 @@ impl World {
         let mut oracle = self.oracle();
         let now = oracle.facts(session).machine.now();
         oracle.learns(session, &tokens, now);
+        oracle.facts(session).has_hooked = true;
         Some(tokens)
     }
 }

@@ -197,7 +197,7 @@ impl Store {
 impl World {
     /// What the store holds from now on.
     pub fn write(&self, account: usize, by: SessionId, tokens: Option<TokenSet>) {
-        let writer = self.oracle().is_written(by, tokens.as_ref());
+        let writer = self.oracle().is_written(account, by, tokens.as_ref(), &self.server());
         let shelf = &mut *self.shelf(account);
         (shelf.tokens, shelf.writer) = (tokens, Some(writer));
     }

@@ -52,8 +52,8 @@ impl Oracle {
         }
         let facts = self.facts(session);
         facts.looked = tick;
-        // What the user has said counts more than what is found before that could be written.
-        if facts.spoken.as_ref().is_some_and(|spoken| !spoken.is_saved) {
+        // A login counts more than what is found before it could be written.
+        if facts.has_unsaved_login() {
             facts.refused = facts.refused.or(refused);
         }
         if let Some(lease) = &mut facts.lease {
@@ -73,9 +73,10 @@ impl Oracle {
     /// saves nothing more.
     pub fn cannot_look(&mut self, session: SessionId, panicked: bool) {
         let tick = self.tick();
-        if panicked {
-            let of_session = self.unsaved.iter_mut().filter(|((of, _), _)| *of == session);
-            of_session.for_each(|(_, unsaved)| unsaved.is_given_up = true);
+        // A look before a write is a part of the try.
+        for (_, unsaved) in self.unsaved.iter_mut().filter(|((of, _), _)| *of == session) {
+            unsaved.failures += 1;
+            unsaved.is_given_up |= panicked;
         }
         let facts = self.facts(session);
         if panicked {
@@ -88,14 +89,25 @@ impl Oracle {
     }
 
     /// The store holds something else from now on.
-    pub fn is_written(&mut self, writer: SessionId, tokens: Option<&TokenSet>) -> Writer {
+    pub fn is_written(
+        &mut self,
+        account: usize,
+        writer: SessionId,
+        tokens: Option<&TokenSet>,
+        server: &Server,
+    ) -> Writer {
         let tick = self.tick();
+        let family = |tokens: &TokenSet| server.family_of_access(number(tokens.access_token()));
+        let family = tokens.map(family);
         if let Some(tokens) = tokens {
+            let rt = tokens.refresh_token().map(number);
+            self.brought_back.extend(rt.filter(|rt| self.insists_on(writer, *rt, server)));
             if let Some(rt) = tokens.refresh_token() {
                 self.saved.entry(number(rt)).or_insert(tick);
             }
             self.saved_access.entry(number(tokens.access_token())).or_insert(tick);
         }
+        self.stored.insert(account, family);
         if let Some(facts) = self.sessions.get_mut(&writer)
             && let Some(spoken) = &mut facts.spoken
         {
@@ -106,7 +118,9 @@ impl Oracle {
 
     /// A session has got to know that its tokens are in the store.
     pub fn is_saved(&mut self, session: SessionId) {
-        if let Some(spoken) = &mut self.facts(session).spoken {
+        let facts = self.facts(session);
+        facts.has_hooked = false;
+        if let Some(spoken) = &mut facts.spoken {
             spoken.is_saved = true;
         }
     }
@@ -114,6 +128,9 @@ impl Oracle {
     /// A write has failed, or nobody waited for its end; or the store has panicked.
     pub fn is_not_written(&mut self, session: SessionId, tokens: &TokenSet, panicked: bool) {
         let at = number(tokens.access_token());
+        if let Some(spoken) = &mut self.facts(session).spoken {
+            spoken.has_failed = true;
+        }
         if let Some(unsaved) = self.unsaved.get_mut(&(session, at)) {
             unsaved.failures += 1;
             unsaved.is_given_up |= panicked;

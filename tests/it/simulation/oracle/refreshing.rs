@@ -119,10 +119,21 @@ impl Drop for Attempt {
 }
 
 impl Oracle {
+    /// K-25: a login counts more than another one in the store, or none, as long as the session does
+    /// not know that it is there. If it has been there after all, was refreshed elsewhere, and that
+    /// was followed by another login or a logout, nobody can tell.
+    pub(super) fn insists_on(&self, session: SessionId, rt: Rt, server: &Server) -> bool {
+        let Some(facts) = self.sessions.get(&session) else { return false };
+        let stored = self.stored.get(&facts.account);
+        facts.has_unsaved_login()
+            && self.saved.contains_key(&rt)
+            && stored.is_some_and(|stored| *stored != Some(server.family_of(rt)))
+    }
+
     fn sends(&mut self, session: SessionId, at: At, rt: Rt, excludes: bool, server: &Server) {
         let in_flight = self.facts(session).in_flight;
         self.require(in_flight == 0, "K-20", || format!("s{session} refreshes twice at once"));
-        if !self.facts(session).insists_on(server.family_of(rt)) {
+        if !self.brought_back.contains(&rt) && !self.insists_on(session, rt, server) {
             self.sends_nothing_superseded(session, rt, server);
             self.sends_under_the_lock(session, rt, excludes, server);
         }
@@ -194,10 +205,12 @@ impl Oracle {
         let facts = self.facts(session);
         let now = facts.machine.now();
         let Some(failure) = &facts.failure else { return };
+        // It may have been over before the wall clock was set back.
+        let may_be_over = failure.times_set_back != facts.machine.times_set_back();
         let (passed, pause) = (now.since(&failure.at), failure.pause);
         facts.series = if passed < SECOND { facts.series + 1 } else { 0 };
         let series = facts.series;
-        self.require(passed >= pause, "K-35", || {
+        self.require(passed >= pause || may_be_over, "K-35", || {
             format!("s{session} asks again after {passed:?}, not after {pause:?}")
         });
         self.require(series < 4, "K-35", || format!("s{session} asks again and again"));
@@ -256,12 +269,9 @@ fn pause_after(failure: RefreshFailure, wish: Option<Duration>) -> Duration {
 }
 
 impl Facts {
-    /// K-25: what the user has said counts more than whatever is in the store, as long as the
-    /// session does not know that it is there. If it is there after all, and somebody else has
-    /// refreshed it, nobody can tell.
-    fn insists_on(&self, family: Family) -> bool {
-        let spoken = self.spoken.as_ref();
-        spoken.is_some_and(|it| !it.is_saved && !it.forgotten.contains(&family))
+    /// Whether somebody has logged in here, and the session does not know that it is in the store.
+    pub(super) fn has_unsaved_login(&self) -> bool {
+        self.has_hooked || self.spoken.as_ref().is_some_and(|spoken| !spoken.is_saved)
     }
 
     fn has_refreshed(&mut self) {
@@ -276,7 +286,8 @@ impl Facts {
         if self.spoken.as_ref().is_some_and(|spoken| spoken.forgotten.contains(&family)) {
             return;
         }
-        self.failure = Some(Failure { at: self.machine.now(), pause });
+        let times_set_back = self.machine.times_set_back();
+        self.failure = Some(Failure { at: self.machine.now(), pause, times_set_back });
     }
 }
 

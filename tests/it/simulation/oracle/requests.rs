@@ -129,9 +129,11 @@ impl Oracle {
         let since = *access.since.get_or_insert(tick);
         let is_over = since < begun && access.is_over(&now);
         let family = server.family_of_access(at);
+        // K-25. A login that could not be saved gives way to one that nobody here knows.
         let is_forgotten = facts
             .spoken
             .as_ref()
+            .filter(|spoken| spoken.is_written || !spoken.has_failed)
             .is_some_and(|spoken| spoken.at < begun && spoken.forgotten.contains(&family));
         self.require(!is_over, "K-12", || {
             format!("request {id} of s{session} brings at-{at}, which is over")
