@@ -193,15 +193,15 @@ impl Session {
     pub async fn settle(&self) -> Result<(), Error> {
         self.inner.refuse_reentry()?;
         loop {
-            let flight = self.inner.guarded.lock().subscribe();
+            let (flight, is_unsaved) = {
+                let guarded = self.inner.guarded.lock();
+                (guarded.subscribe(), guarded.state.is_unsaved())
+            };
             match flight {
                 // It has landed when nobody can tell its progress any more.
                 Some(mut progress) => while progress.changed().await.is_ok() {},
-                None => self.keep_in_store().await?,
-            }
-            let guarded = self.inner.guarded.lock();
-            if guarded.flight.is_none() && !guarded.state.is_unsaved() {
-                return Ok(());
+                None if is_unsaved => self.keep_in_store().await?,
+                None => return Ok(()),
             }
         }
     }

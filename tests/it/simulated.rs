@@ -405,3 +405,37 @@ async fn k_25_a_login_that_is_saved_again_wins_over_an_older_one() {
     login.await.unwrap().unwrap();
     assert_eq!(store.access_token().await.as_deref(), Some("a5"));
 }
+
+/// K-60: what is in the store cannot be read, and nobody has written there yet.
+#[tokio::test]
+async fn k_60_a_login_is_saved_over_what_nobody_can_read() {
+    let store = ScriptedStore::holding(set_of(1)).await;
+    let rig = Rig::with(Api::friendly(), Issuer::new(), |builder| builder.store(store.clone()));
+    store.fail(&["load"]);
+    rig.session.set_tokens(set_of(5)).await.unwrap();
+    assert_eq!(store.access_token().await.as_deref(), Some("a5"));
+}
+
+/// K-32: it cannot be read, and may be what has followed the login.
+#[tokio::test]
+async fn k_32_a_login_is_not_saved_again_over_what_nobody_can_read() {
+    let ([login, _], another) = (login_and_successor().await, login_and_successor().await);
+    let store = ScriptedStore::holding(login).await;
+    let rig = seemingly_unsaved(&store, false).await;
+    let [_, another] = another;
+    store.memory.save(&another).await.unwrap();
+    store.fail(&["load"]);
+    let session = rig.session.clone();
+    let settled = tokio::spawn(async move { session.settle().await });
+    for pause in [100, 200] {
+        everybody_waits().await;
+        rig.clock.advance(Duration::from_millis(pause));
+    }
+    everybody_waits().await;
+    assert!(settled.is_finished(), "nobody waits after the last try");
+    settled.await.unwrap().unwrap_err();
+    assert_eq!(store.access_token().await.as_deref(), Some("a1"));
+    store.fail(&[]);
+    rig.session.settle().await.unwrap();
+    assert_eq!(store.access_token().await.as_deref(), Some("a1"));
+}

