@@ -158,7 +158,9 @@ fn read(mut object: Members) -> Result<TokenSet, String> {
     tokens.scope = take(object, SCOPE)?;
     tokens.expires_at = end(object, EXPIRES_AT)?;
     tokens.refresh_expires_at = end(object, REFRESH_TOKEN_EXPIRES_AT)?;
-    let login = take(object, LOGIN)?.zip(take(object, REFRESHES)?);
+    // Another program's `login` may be a name: that says nothing here.
+    let number = |object: &mut Map<_, _>, name| object.remove(name)?.as_u64();
+    let login = number(object, LOGIN).zip(number(object, REFRESHES));
     tokens.login = login.map(|(id, refreshes)| Login { id, refreshes });
     let lifetime = take(object, LIFETIME)?.map(Duration::from_secs);
     Ok(match lifetime.filter(|_| tokens.expires_at.is_some()) {
@@ -255,6 +257,13 @@ mod tests {
         });
         assert_eq!(written(&tokens), expected);
         assert_eq!(written(&TokenSet::new("a")), json!({"access_token": "a"}));
+    }
+
+    #[test]
+    fn a_login_that_is_another_programs_says_nothing() {
+        let read: TokenSet =
+            serde_json::from_value(json!({"access_token": "a", "login": "ann"})).unwrap();
+        assert_eq!(read.login, None);
     }
 
     /// K-10: what nobody has begun to count begins when it is written, and not again when it is
