@@ -1,6 +1,7 @@
 //! The handle: a session's tokens behind a lock. Transcribes verdicts of `proto`, decides nothing.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -349,7 +350,8 @@ impl fmt::Debug for Session {
 
 /// Marks what the user gives, to tell it and its successors from what else there is in a store.
 fn as_login(tokens: TokenSet) -> TokenSet {
-    tokens.of_login(fastrand::u64(..1 << 53))
+    let id = NonZeroU32::MIN.saturating_add(fastrand::u32(..u32::MAX));
+    tokens.of_login(id)
 }
 
 /// What a request is told.
@@ -495,7 +497,7 @@ mod tests {
     /// Bytes, at most. A process may have a million sessions: think twice before you raise these.
     const SESSION: usize = 152;
     const CREDENTIAL: usize = 120;
-    const FIRST_FLIGHT: usize = 104;
+    const FIRST_FLIGHT: usize = 120;
 
     #[test]
     fn a_session_stays_small() {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
@@ -69,8 +70,8 @@ struct Details {
 /// has followed a set from what somebody else has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Login {
-    id: u64,
-    refreshes: u64,
+    id: NonZeroU32,
+    refreshes: u32,
 }
 
 static NO_DETAILS: LazyLock<Details> = LazyLock::new(Details::default);
@@ -204,8 +205,8 @@ impl TokenSet {
         Authorization(self.clone())
     }
 
-    /// These tokens as those of a new login: `id` is random, and below 2⁵³, as JSON's integers are.
-    pub(crate) fn of_login(mut self, id: u64) -> Self {
+    /// These tokens as those of a new login, whose `id` is random.
+    pub(crate) fn of_login(mut self, id: NonZeroU32) -> Self {
         self.parts().login = Some(Login { id, refreshes: 0 });
         self
     }
@@ -395,7 +396,7 @@ mod tests {
     #[cfg(target_pointer_width = "64")]
     #[test]
     fn a_token_set_stays_small() {
-        const PARTS: usize = 96;
+        const PARTS: usize = 104;
         const DETAILS: usize = 80;
         let (parts, details) = (size_of::<Parts>(), size_of::<Details>());
         assert!(parts <= PARTS, "{parts} bytes beside the tokens, {PARTS} are enough");

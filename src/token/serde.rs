@@ -1,5 +1,6 @@
 //! A token set as whoever keeps it writes it down: a file, Redis, a configuration.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _};
@@ -164,7 +165,10 @@ fn read(mut object: Members) -> Result<TokenSet, String> {
     if let Some(end) = end(object, REFRESH_TOKEN_EXPIRES_AT)? {
         tokens = tokens.with_refresh_expires_at(end);
     }
-    let login = take(object, LOGIN)?.zip(take(object, REFRESHES)?);
+    // Another program's `login` may be a name: that says nothing here.
+    let number = |object: &mut Map<_, _>, name| object.remove(name)?.as_u64()?.try_into().ok();
+    let (id, refreshes) = (number(object, LOGIN), number(object, REFRESHES));
+    let login = id.and_then(NonZeroU32::new).zip(refreshes);
     tokens.parts().login = login.map(|(id, refreshes)| Login { id, refreshes });
     let lifetime = take(object, LIFETIME)?.map(Duration::from_secs);
     Ok(match (expires_at, lifetime) {
@@ -247,7 +251,7 @@ mod tests {
             .with_expires_at(seconds(2_000_000_000))
             .with_refresh_expires_at(seconds(2_000_086_400))
             .with_members(members.as_object().unwrap().clone())
-            .of_login(7);
+            .of_login(NonZeroU32::MIN);
         let expected = json!({
             "access_token": "a",
             "refresh_token": "r",
@@ -257,11 +261,18 @@ mod tests {
             "lifetime": 3600,
             "refresh_token_expires_at": 2_000_086_400,
             "members": members,
-            "login": 7,
+            "login": 1,
             "refreshes": 0,
         });
         assert_eq!(written(&tokens), expected);
         assert_eq!(written(&TokenSet::new("a")), json!({"access_token": "a"}));
+    }
+
+    #[test]
+    fn a_login_that_is_another_programs_says_nothing() {
+        let read: TokenSet =
+            serde_json::from_value(json!({"access_token": "a", "login": "ann"})).unwrap();
+        assert_eq!(read.parts.login, None);
     }
 
     /// K-10: what nobody has begun to count begins when it is written, and not again when it is

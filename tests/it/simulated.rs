@@ -322,17 +322,23 @@ async fn seemingly_unsaved(store: &ScriptedStore, by_hook: bool) -> Rig {
         store.fail(&["save"]);
         assert_eq!(outcome(after_three_tries(&rig).await), "200");
     } else {
-        store.fail(&["save"]);
-        let session = rig.session.clone();
-        let login = tokio::spawn(async move { session.set_tokens(set_of(5)).await });
-        for _ in 0..3 {
-            everybody_waits().await;
-            rig.clock.advance(SECOND);
-        }
-        login.await.unwrap().unwrap_err();
+        log_in_in_vain(&rig, store, set_of(5)).await;
     }
     store.fail(&[]);
     rig
+}
+
+/// A login that cannot be saved.
+pub async fn log_in_in_vain(rig: &Rig, store: &ScriptedStore, tokens: TokenSet) {
+    store.fail(&["save"]);
+    let session = rig.session.clone();
+    let login = tokio::spawn(async move { session.set_tokens(tokens).await });
+    for _ in 0..3 {
+        everybody_waits().await;
+        rig.clock.advance(SECOND);
+    }
+    login.await.unwrap().unwrap_err();
+    store.fail(&[]);
 }
 
 /// K-32, K-61: it had arrived, and was refreshed elsewhere; or somebody else has logged in there

@@ -35,14 +35,14 @@
 //! |---|---|---|
 //! | the store is not read again under the lock | 265 | K-61 |
 //! | the refresh runs inside the caller | 49 | K-21, K-24, K-60 |
-//! | the generation of a rejected token is ignored | 22 | K-22 |
-//! | a pair is published before it is saved | 3 | K-60 |
-//! | `clear` does not make a running refresh lose | 4 | K-25, K-21 |
-//! | a hook that declines is called again | 56 | K-50 |
+//! | the generation of a rejected token is ignored | 21 | K-22 |
+//! | a pair is published before it is saved | 9 | K-32, K-60 |
+//! | `clear` does not make a running refresh lose | 2 | K-25 |
+//! | a hook that declines is called again | 25 | K-50, K-32 |
 //! | a request is replayed twice | 20 | K-40 |
-//! | 5xx with `invalid_grant` counts as dead | 14 | K-34 |
-//! | only the wall clock is watched | 32 | K-12, K-24 |
-//! | the cool-down is forgotten | 9 | K-35 |
+//! | 5xx with `invalid_grant` counts as dead | 12 | K-34 |
+//! | only the wall clock is watched | 38 | K-12, K-24 |
+//! | the cool-down is forgotten | 8 | K-35 |
 //!
 //! In November 2026 the seeds 0 to 99,999 ran without a violation: 256 million steps, 4.2 million
 //! requests, 562,395 refresh tokens traded, in 12 years of virtual time. What they and others had

@@ -11,7 +11,7 @@ use reqwest_refresh::{
 };
 
 use crate::fenced::{after_three_tries, rig_over, set_of};
-use crate::simulated::login_and_successor;
+use crate::simulated::{log_in_in_vain, login_and_successor};
 use crate::support::{
     Api, Hook, Issuer, Rig, SECOND, ScriptedStore, everybody_waits, outcome, told,
 };
@@ -97,15 +97,7 @@ async fn k_60_a_refresh_of_what_the_user_said_is_not_outrun() {
     let rig = rig_over(&store, &hook).await;
     let [login, successor] = login_and_successor().await;
     store.memory.save(&login).await.unwrap();
-    store.fail(&["save"]);
-    let session = rig.session.clone();
-    let set = tokio::spawn(async move { session.set_tokens(set_of(7)).await });
-    for _ in 0..3 {
-        everybody_waits().await;
-        rig.clock.advance(SECOND);
-    }
-    set.await.unwrap().unwrap_err();
-    store.fail(&[]);
+    log_in_in_vain(&rig, &store, set_of(7)).await;
     rig.clock.advance(10 * HOUR);
     rig.issuer.hold();
     let waiting = rig.spawn_get();
