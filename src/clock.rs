@@ -119,7 +119,7 @@ mod coarse {
     use std::sync::LazyLock;
     use std::time::{Duration, Instant, SystemTime};
 
-    use nix::time::{ClockId, clock_gettime};
+    use rustix::time::{ClockId, clock_gettime};
 
     use crate::clock::Moment;
 
@@ -129,23 +129,23 @@ mod coarse {
 
     /// Where the monotonic clock, which is the clock of [`Instant`], was zero, or a little later.
     static ZERO: LazyLock<Option<Instant>> = LazyLock::new(|| {
-        let passed = read(ClockId::CLOCK_MONOTONIC_COARSE)?;
+        let passed = read(ClockId::MonotonicCoarse)?;
         #[allow(clippy::disallowed_methods)] // this is the place
         Instant::now().checked_sub(passed)
     });
 
     #[inline]
     pub(super) fn soon() -> Option<Moment> {
-        let wall = ahead(read(ClockId::CLOCK_REALTIME_COARSE)?);
-        let monotonic = ahead(read(ClockId::CLOCK_MONOTONIC_COARSE)?);
+        let wall = ahead(read(ClockId::RealtimeCoarse)?);
+        let monotonic = ahead(read(ClockId::MonotonicCoarse)?);
         Some(Moment { wall: SystemTime::UNIX_EPOCH + wall, monotonic: (*ZERO)? + monotonic })
     }
 
-    /// What a clock shows, if the system has it and it is not before 1970.
+    /// What a clock shows, if that is not before 1970.
     #[inline]
     fn read(clock: ClockId) -> Option<Duration> {
-        let time = clock_gettime(clock).ok()?;
-        Some(Duration::new(time.tv_sec().try_into().ok()?, time.tv_nsec() as u32))
+        let time = clock_gettime(clock);
+        Some(Duration::new(time.tv_sec.try_into().ok()?, time.tv_nsec as u32))
     }
 
     #[inline]
