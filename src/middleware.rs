@@ -21,7 +21,7 @@ use crate::proto::credential::Credential;
 use crate::proto::origin::{Within, insecure, is_same, printed};
 use crate::proto::provider::Judgement;
 use crate::proto::state::{AfterRejection, Need};
-use crate::session::{Answer, Patience, Session, Settings};
+use crate::session::{Patience, Session, Settings};
 
 mod held;
 
@@ -52,10 +52,9 @@ pub enum Authenticate {
 type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response>> + Send + 'a>>;
 
 impl Middleware for Session {
-    // NOTE: the signature that `#[async_trait]` would write. By hand, because what comes before the
-    // first await is then done outside of the future, which holds the request once instead of
-    // twice and stays within the sizes that allocators are quick at: a quarter of the cost of
-    // a request with a fresh token.
+    // NOTE: the signature that `#[async_trait]` would write. By hand, because the future then holds
+    // the request once instead of twice and stays within the sizes that allocators are quick at:
+    // a quarter of the cost of a request with a fresh token.
     fn handle<'session, 'extensions, 'next, 'answer>(
         &'session self,
         request: Request,
@@ -87,7 +86,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Middleware for Accounts<K> {
     {
         let Some(Account(account)) = extensions.get::<Account<K>>() else {
             return match self.settings().way_of(&request, extensions) {
-                Way::Guarded(_) => {
+                Way::Guarded(..) => {
                     let message = "the request names no account: it needs the extension Account";
                     Box::pin(ready(Err(Error::configuration(message).into())))
                 }
@@ -111,13 +110,12 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Middleware for Accounts<K> {
 #[inline]
 fn authenticate<'a, S: Borrow<Session> + Send + 'a>(
     session: S,
-    request: Request,
+    mut request: Request,
     extensions: &'a mut Extensions,
     next: Next<'a>,
 ) -> Answering<'a> {
-    let settings = &session.borrow().inner.settings;
-    let need = match settings.way_of(&request, extensions) {
-        Way::Guarded(need) => need,
+    let (need, origin) = match session.borrow().inner.settings.way_of(&request, extensions) {
+        Way::Guarded(need, origin) => (need, origin),
         Way::Outside => {
             let outside =
                 async move { session.borrow().send_outside(request, extensions, next).await };
@@ -126,83 +124,68 @@ fn authenticate<'a, S: Borrow<Session> + Send + 'a>(
         Way::Refused(error) => return Box::pin(ready(Err(error.into()))),
         Way::Untouched => return next.run(request, extensions),
     };
-    let answer = session.borrow().ask(need);
-    let exchange = Exchange::new(session, &request, need);
-    match answer {
-        Answer::Credential(sent) => exchange.send(request, sent, extensions, next),
-        Answer::Fail(error) => Box::pin(ready(Err(error.into()))),
-        Answer::Wait(flight) => Box::pin(async move {
-            let (mut exchange, mut request) = (exchange, request);
-            let session = exchange.session.borrow();
-            let sent = session.wait(flight, need, &mut exchange.patience).await?;
-            exchange.patience.limit(&mut request);
-            exchange.send(request, sent, extensions, next).await
-        }),
-    }
+    // NOTE: a block takes the request where it is; an `async fn` would make room for it twice.
+    Box::pin(async move {
+        let mut patience = Patience { left: request.timeout().copied() };
+        let sent = session.borrow().credential(need, &mut patience).await?;
+        patience.limit(&mut request);
+        let settings = &session.borrow().inner.settings;
+        let spare = Spare::of(&request, origin, settings);
+        attach(&mut request, sent.as_deref());
+        if need.new {
+            extensions.remove::<Authenticate>();
+        }
+        let start = patience.left.map(|_| settings.clock.now());
+        let response = next.clone().run(request, &mut *extensions).await?;
+        match settings.provider.judge(response.status(), response.headers()) {
+            Judgement::Accepted => Ok(response),
+            judgement => {
+                let exchange = Exchange { session: session.borrow(), need, spare, patience };
+                let recovery = exchange.recover(response, judgement, sent, start, extensions, next);
+                Box::pin(recovery).await
+            }
+        }
+    })
 }
 
 /// What a session has to do with a request.
 enum Way {
-    Guarded(Need),
+    /// Also the number of the request's origin, where that costs nothing.
+    Guarded(Need, Option<u64>),
     Outside,
     Refused(Error),
     Untouched,
 }
 
-/// One request on its way: attach, send, judge, refresh, replay once.
-struct Exchange<S> {
-    session: S,
-    need: Need,
-    /// A copy to send again; made before the token goes in, and only where it may be needed.
-    spare: Option<Request>,
+/// What is kept of a request that was sent.
+#[allow(clippy::large_enum_variant)] // a box would be an allocation for every request
+enum Spare {
+    /// A copy to send again; made before the token goes in.
+    Copy(Request),
     /// The origin that was asked, where there is no copy that knows it.
-    asked: Option<u64>,
+    Origin(u64),
+}
+
+impl Spare {
+    #[inline]
+    fn of(request: &Request, origin: Option<u64>, settings: &Settings) -> Self {
+        match settings.replay.then(|| request.try_clone()).flatten() {
+            Some(copy) => Self::Copy(copy),
+            None => Self::Origin(origin.unwrap_or_else(|| settings.reach.origin(request.url()))),
+        }
+    }
+}
+
+/// A request that was sent, and whose answer may have rejected the token.
+struct Exchange<'a> {
+    session: &'a Session,
+    need: Need,
+    spare: Spare,
     patience: Patience,
 }
 
-impl<S: Borrow<Session> + Send> Exchange<S> {
-    #[inline]
-    fn new(session: S, request: &Request, need: Need) -> Self {
-        let settings = &session.borrow().inner.settings;
-        let spare = if settings.replay { request.try_clone() } else { None };
-        let asked = match spare {
-            Some(_) => None,
-            None => Some(settings.reach.fingerprint(request.url())),
-        };
-        let patience = Patience { left: request.timeout().copied() };
-        Self { session, need, spare, asked, patience }
-    }
-
-    #[inline]
-    fn send<'a>(
-        self,
-        mut request: Request,
-        sent: Option<Arc<Credential>>,
-        extensions: &'a mut Extensions,
-        next: Next<'a>,
-    ) -> Answering<'a>
-    where
-        S: 'a,
-    {
-        attach(&mut request, sent.as_deref());
-        if self.need.new {
-            extensions.remove::<Authenticate>();
-        }
-        let start = self.patience.left.map(|_| self.session.borrow().inner.settings.clock.now());
-        Box::pin(async move {
-            let response = next.clone().run(request, &mut *extensions).await?;
-            let provider = &self.session.borrow().inner.settings.provider;
-            match provider.judge(response.status(), response.headers()) {
-                Judgement::Accepted => Ok(response),
-                judgement => {
-                    let recovery = self.recover(response, judgement, sent, start, extensions, next);
-                    Box::pin(recovery).await
-                }
-            }
-        })
-    }
-
-    /// What follows an answer that may have rejected the token.
+impl Exchange<'_> {
+    /// Refresh, replay once.
     async fn recover(
         mut self,
         response: Response,
@@ -212,7 +195,7 @@ impl<S: Borrow<Session> + Send> Exchange<S> {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
-        let clock = &self.session.borrow().inner.settings.clock;
+        let clock = &self.session.inner.settings.clock;
         if let Some(start) = start {
             self.patience.spend(clock.now().monotonic - start.monotonic);
         }
@@ -226,11 +209,12 @@ impl<S: Borrow<Session> + Send> Exchange<S> {
                 return Ok(answer.into_response());
             }
         }
-        let verdict = self.session.borrow().after_rejection(sent.as_deref(), self.spare.is_some());
-        let mut request = match (verdict, self.spare.take()) {
-            (AfterRejection::Refresh | AfterRejection::Replay, Some(spare)) => spare,
+        let is_replayable = matches!(self.spare, Spare::Copy(_));
+        let verdict = self.session.after_rejection(sent.as_deref(), is_replayable);
+        let mut request = match (verdict, self.spare) {
+            (AfterRejection::Refresh | AfterRejection::Replay, Spare::Copy(copy)) => copy,
             (AfterRejection::RefreshBehind, _) => {
-                self.session.borrow().refresh_behind();
+                self.session.refresh_behind();
                 return Ok(answer.into_response());
             }
             _ => return Ok(answer.into_response()),
@@ -238,7 +222,7 @@ impl<S: Borrow<Session> + Send> Exchange<S> {
         answer.read(clock, self.patience.left).await;
         self.patience.spend(answer.taken);
         let need = Need { new: false, ..self.need };
-        match self.session.borrow().credential(need, &mut self.patience).await {
+        match self.session.credential(need, &mut self.patience).await {
             Ok(Some(credential)) => {
                 attach(&mut request, Some(&credential));
                 self.patience.limit(&mut request);
@@ -256,11 +240,10 @@ impl<S: Borrow<Session> + Send> Exchange<S> {
     /// token, which reqwest has dropped on the way (RFC 9110 §15.4). To send it there after all
     /// would give it to strangers.
     fn was_redirected(&self, response: &Response) -> bool {
-        match (&self.spare, self.asked) {
-            (Some(spare), _) => !is_same(spare.url(), response.url()),
-            (None, asked) => {
-                let reach = &self.session.borrow().inner.settings.reach;
-                asked != Some(reach.fingerprint(response.url()))
+        match &self.spare {
+            Spare::Copy(copy) => !is_same(copy.url(), response.url()),
+            Spare::Origin(origin) => {
+                *origin != self.session.inner.settings.reach.origin(response.url())
             }
         }
     }
@@ -273,20 +256,20 @@ impl Settings {
         if wish == Some(&Authenticate::Never) || has_own(request) {
             return Way::Untouched;
         }
-        match self.reach.of(request.url()) {
-            Within::Allowed => {}
+        let origin = match self.reach.of(request.url()) {
+            Within::Allowed(origin) => origin,
             Within::Insecure => return Way::Refused(insecure(request.url())),
             Within::Outside => return Way::Outside,
             Within::TokenEndpoint => return Way::Untouched,
-        }
+        };
         let need = Need { replayable: !is_one_shot(request), ..Need::ANY };
-        match wish {
-            None => Way::Guarded(need),
-            Some(Authenticate::AfterRefresh) => Way::Guarded(Need { new: true, ..need }),
-            Some(Authenticate::IfLoggedIn) => Way::Guarded(Need { optional: true, ..need }),
-            Some(Authenticate::Never) => Way::Untouched,
-            Some(Authenticate::ValidFor(time)) => Way::Guarded(Need { valid_for: *time, ..need }),
-        }
+        let need = match wish {
+            None | Some(Authenticate::Never) => need,
+            Some(Authenticate::AfterRefresh) => Need { new: true, ..need },
+            Some(Authenticate::IfLoggedIn) => Need { optional: true, ..need },
+            Some(Authenticate::ValidFor(time)) => Need { valid_for: *time, ..need },
+        };
+        Way::Guarded(need, origin)
     }
 }
 

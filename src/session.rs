@@ -255,7 +255,7 @@ impl Session {
         match self.ask(need) {
             Answer::Credential(credential) => Ok(credential),
             Answer::Fail(error) => Err(error),
-            Answer::Wait(flight) => self.wait(flight, need, patience).await,
+            Answer::Wait(flight) => Box::pin(self.wait(flight, need, patience)).await,
         }
     }
 

@@ -18,8 +18,8 @@ pub(crate) struct Reach {
 /// What the URL of a request says about its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Within {
-    /// The token may go there.
-    Allowed,
+    /// The token may go there. With the number of the [origin](Reach::origin), if it is in the list.
+    Allowed(Option<u64>),
     /// It may go there, but not over a line that anybody can listen to.
     Insecure,
     /// Nobody said that it may go there.
@@ -66,27 +66,27 @@ impl Reach {
         if self.endpoints.iter().any(is_endpoint) {
             return Within::TokenEndpoint;
         }
-        let is_confidential = match &self.origins {
-            Some(origins) => match origins.iter().find(|origin| origin.contains(url)) {
-                Some(origin) => origin.is_confidential,
-                None => return Within::Outside,
-            },
-            None => is_confidential(url),
+        let (is_confidential, place) = match (&self.origins, self.listed(url)) {
+            (Some(_), None) => return Within::Outside,
+            (_, Some((origin, place))) => (origin.is_confidential, Some(place)),
+            (None, None) => (is_confidential(url), None),
         };
         match self.insecure_http || is_confidential {
-            true => Within::Allowed,
+            true => Within::Allowed(place),
             false => Within::Insecure,
         }
     }
 
     /// A number that stands for the origin of `url`, for who cannot keep the URL. Allocates nothing,
     /// and hashes only what is not in the list.
-    pub(crate) fn fingerprint(&self, url: &Url) -> u64 {
-        let origins = self.origins.iter().flatten();
-        match origins.zip(0..).find(|(origin, _)| origin.contains(url)) {
-            Some((_, place)) => place,
-            None => fingerprint(url),
-        }
+    pub(crate) fn origin(&self, url: &Url) -> u64 {
+        self.listed(url).map_or_else(|| fingerprint(url), |(_, place)| place)
+    }
+
+    /// The origin of `url` and its place in the list, if it is there.
+    #[inline]
+    fn listed(&self, url: &Url) -> Option<(&Origin, u64)> {
+        self.origins.iter().flatten().zip(0..).find(|(origin, _)| origin.contains(url))
     }
 }
 
