@@ -11,6 +11,7 @@
 #![allow(missing_docs)] // a program
 #![allow(clippy::disallowed_methods)] // a stopwatch asks the time
 
+use std::collections::HashMap;
 use std::hint::black_box;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -100,13 +101,17 @@ fn idle(runtime: &Runtime) {
 /// Time for a request through one session, and through accounts.
 fn lookups(runtime: &Runtime, accounts: &Accounts<u64>, count: u64) {
     let session = chain::through(chain::session(|builder| builder));
-    let row = chain::through(runtime.block_on(Row::of(accounts, count)));
+    let opened = runtime.block_on(opened_before(accounts, count));
+    let row = opened.iter().map(|(_, session)| session.clone()).collect();
+    let row = chain::through(Kept::Row(row));
+    let map = chain::through(Kept::Map(opened.into_iter().collect()));
     let accounts = chain::through(accounts.clone());
     let ways: [Way<'_>; WAYS] = [
         ("a session", &session, |_| None),
         ("a session, a request that names an account", &session, |_| Some(7)),
         ("accounts, the same one again and again", &accounts, |_| Some(7)),
         ("a row of sessions, at random", &row, |count| Some(fastrand::u64(..count))),
+        ("a map of sessions, at random", &map, |count| Some(fastrand::u64(..count))),
         ("accounts, at random", &accounts, |count| Some(fastrand::u64(..count))),
     ];
     let mut rounds = Vec::new();
@@ -133,22 +138,25 @@ fn lookups(runtime: &Runtime, accounts: &Accounts<u64>, count: u64) {
 
 /// A name, who sends, and the account that a request names, if any, of so many.
 type Way<'a> = (&'static str, &'a ClientWithMiddleware, fn(u64) -> Option<u64>);
-const WAYS: usize = 5;
+const WAYS: usize = 6;
 
-/// The same sessions without a lookup: what it costs that they are many, and not in the cache.
-struct Row(Vec<Session>);
-
-impl Row {
-    async fn of(accounts: &Accounts<u64>, count: u64) -> Self {
-        let mut sessions = Vec::new();
-        for account in 0..count {
-            sessions.push(accounts.session(&account).await.expect("a session"));
-        }
-        Self(sessions)
-    }
+/// The same sessions without `Accounts`: what it costs that they are many, and not in the cache.
+enum Kept {
+    /// Not looked up.
+    Row(Vec<Session>),
+    /// In a map that has no lock and lets nobody go.
+    Map(HashMap<u64, Session>),
 }
 
-impl Middleware for Row {
+async fn opened_before(accounts: &Accounts<u64>, count: u64) -> Vec<(u64, Session)> {
+    let mut sessions = Vec::new();
+    for account in 0..count {
+        sessions.push((account, accounts.session(&account).await.expect("a session")));
+    }
+    sessions
+}
+
+impl Middleware for Kept {
     // As `#[async_trait]` would write it, without a future of its own.
     fn handle<'a, 'b, 'c, 'd>(
         &'a self,
@@ -163,7 +171,11 @@ impl Middleware for Row {
         Self: 'd,
     {
         let Account(account) = extensions.get::<Account<u64>>().expect("an account");
-        self.0[*account as usize].handle(request, extensions, next)
+        let session = match self {
+            Self::Row(row) => &row[*account as usize],
+            Self::Map(map) => &map[account],
+        };
+        session.handle(request, extensions, next)
     }
 }
 
