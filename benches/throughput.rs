@@ -26,13 +26,15 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
 #[allow(dead_code)] // other benches use the rest
+mod chain;
+#[allow(dead_code)] // other benches use the rest
 mod figures;
 mod loopback;
 
+use chain::{Floor, TOKEN};
 use figures::quartiles;
 use loopback::Server;
 
-const TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJub2RlIjoiZXhlY3V0b3IxIn0.c2lnbmF0dXJl";
 /// So many requests are sent in one turn. Short turns: where others use the machine, most of them are
 /// not interrupted, and the median tells of those.
 const REQUESTS: usize = 96;
@@ -132,10 +134,12 @@ fn ways(server: &Server) -> Vec<Way> {
         Way { name, sending: Arc::new(sending) }
     };
     let header = || Some(format!("Bearer {TOKEN}"));
+    let floor = Through::Chain(ClientBuilder::new(client()).with(Floor::new()).build());
     let empty = Through::Chain(ClientBuilder::new(client()).build());
     vec![
         way("reqwest alone, a header", header(), Through::Alone(client())),
         way("a chain without a middleware, a header", header(), empty),
+        way("a chain, a header, a copy of the request", None, floor),
         way("a session", None, chain(session(server, |builder| builder))),
         way("a session, `replay(false)`", None, chain(session(server, |it| it.replay(false)))),
     ]

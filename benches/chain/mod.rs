@@ -14,7 +14,8 @@ use reqwest_refresh::{
 };
 
 pub(crate) const ORIGIN: &str = "https://api.test";
-const TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJub2RlIjoiZXhlY3V0b3IxIn0.c2lnbmF0dXJl";
+pub(crate) const TOKEN: &str =
+    "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJub2RlIjoiZXhlY3V0b3IxIn0.c2lnbmF0dXJl";
 
 /// The request that is sent.
 pub(crate) fn request() -> Request {
