@@ -118,7 +118,7 @@ async fn main() -> Result<()> {
             std::future::ready(Some(person.log_in()))
         })
         .build()?;
-    let client = loopback::client(&session)?;
+    let client = loopback::client(session.clone())?;
 
     for (when, requests, answers, promised) in [
         ("the session is over", 5, vec![], "200 200 200 200 200; renewals: 1"),

@@ -47,7 +47,7 @@ async fn service(redis: &str, url: &str) -> Result<()> {
         .store(RedisStore::new(redis, "orders")?)
         .refresh_window(LIFETIME / 8)
         .build()?;
-    let client = loopback::client(&session)?;
+    let client = loopback::client(session.clone())?;
     let (mut served, mut failed) = (0, 0);
     let orders = format!("{url}/orders/for/{}", std::process::id());
     loop {

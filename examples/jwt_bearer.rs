@@ -99,7 +99,7 @@ async fn main() -> Result<()> {
     let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes())?;
     let account = ServiceAccount::new("nightly-report", key, &format!("{url}/token"))?;
     let session = Session::builder(account).build()?;
-    let client = loopback::client(&session)?;
+    let client = loopback::client(session.clone())?;
 
     let tell = async |when: &str, requests, promised: &str| {
         let outcome = loopback::get(&client, &format!("{url}/reports"), requests).await;

@@ -84,7 +84,7 @@ async fn main() -> Result<()> {
     let user = Session::builder(endpoint.clone()).tokens(over(server.log_in())).build()?;
     let exchange = Exchange { endpoint, user: user.clone() };
     let orders = Session::builder(exchange).build()?;
-    let client = loopback::client(&orders)?;
+    let client = loopback::client(orders.clone())?;
 
     let tell = async |when: &str, requests, promised: &str| {
         let outcome = loopback::get(&client, &format!("{url}/orders"), requests).await;

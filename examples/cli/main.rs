@@ -79,7 +79,7 @@ async fn run(options: Options) -> Result<()> {
 async fn get(options: &Options, path: &str) -> Result<()> {
     let session = options.session()?;
     let url = format!("{}{path}", options.server);
-    let outcome = loopback::client(&session)?.get(url).send().await;
+    let outcome = loopback::client(session.clone())?.get(url).send().await;
     // First, whatever came of it: a refresh that is still running would end with the process.
     session.settle().await?;
     let response = outcome?;

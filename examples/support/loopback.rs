@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use axum::Router;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
-use reqwest_middleware::ClientWithMiddleware;
-use reqwest_refresh::{Error, Session};
+use reqwest_middleware::{ClientWithMiddleware, Middleware, RequestBuilder};
+use reqwest_refresh::Error;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -17,15 +17,20 @@ pub(crate) async fn serve(router: Router) -> Result<(String, JoinHandle<()>)> {
     Ok((url, tokio::spawn(serving)))
 }
 
-/// A client of which the session is the middleware.
-pub(crate) fn client(session: &Session) -> Result<ClientWithMiddleware> {
+/// A client with a session, or many, as its middleware.
+pub(crate) fn client(sessions: impl Middleware) -> Result<ClientWithMiddleware> {
     let http = reqwest::Client::builder().no_proxy().build()?;
-    Ok(reqwest_middleware::ClientBuilder::new(http).with(session.clone()).build())
+    Ok(reqwest_middleware::ClientBuilder::new(http).with(sessions).build())
 }
 
-/// What so many requests at once come to: their statuses, or what kind of error.
+/// What so many requests at once come to.
 pub(crate) async fn get(client: &ClientWithMiddleware, url: &str, count: usize) -> String {
-    let requests: Vec<_> = (0..count).map(|_| tokio::spawn(client.get(url).send())).collect();
+    outcomes((0..count).map(|_| client.get(url))).await
+}
+
+/// What these requests at once come to: their statuses, or what kind of error.
+pub(crate) async fn outcomes(requests: impl Iterator<Item = RequestBuilder>) -> String {
+    let requests: Vec<_> = requests.map(|request| tokio::spawn(request.send())).collect();
     let mut outcomes = Vec::new();
     for request in requests {
         outcomes.push(match request.await {
