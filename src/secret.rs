@@ -100,3 +100,18 @@ fn wipe(value: &mut Value) {
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// K-63: a vector that grows by itself does not wipe what it leaves behind.
+    #[test]
+    fn k_63_secret_bytes_grow_by_our_hand() {
+        let mut bytes = SecretBytes::default();
+        bytes.push(b"abc");
+        assert_eq!(bytes.0.capacity(), 3, "a vector makes room for eight at least");
+        bytes.push(b"d");
+        assert_eq!((bytes.0.capacity(), &bytes[..]), (6, &b"abcd"[..]));
+    }
+}

@@ -203,6 +203,7 @@ mod tests {
             ("path and query do not count", "https://api.test/a?b=c", true),
             ("default port", "https://api.test:443/", true),
             ("case of the host", "https://API.test/", true),
+            ("a user", "https://ann@api.test/", true),
             ("another port", "https://api.test:8443/", false),
             ("another scheme", "http://api.test:443/", false),
             ("a subdomain", "https://x.api.test/", false),

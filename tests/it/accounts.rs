@@ -313,6 +313,7 @@ async fn an_idle_session_is_let_go_and_opened_again_with_its_newest_tokens() {
     assert_eq!(bank.accounts.evict_idle(), 1);
     assert!(bank.accounts.is_empty());
     bank.get("ann").await.unwrap();
+    assert!(!bank.accounts.is_empty());
     assert_eq!(bank.api.tokens(), ["ann-a0", "ann-a1", "ann-a1"]);
     assert_eq!(bank.vault.opened.lock().len(), 2);
 }
@@ -359,6 +360,9 @@ async fn k_60_a_session_in_use_or_with_tokens_that_are_nowhere_else_is_not_let_g
     };
     bank.get("no store").await.unwrap();
     evicted_after("its tokens are nowhere else", 0).await;
+    bank.accounts.session(&"no store").await.unwrap().clear().await.unwrap();
+    evicted_after("it has none", 1).await;
+    bank.get("no store").await.unwrap();
 
     let handle = bank.accounts.session(&"ann").await.unwrap();
     evicted_after("somebody has a handle", 0).await;
@@ -402,6 +406,12 @@ async fn k_63_debug_tells_how_many_and_nothing_else() {
     let bank = Bank::new();
     bank.get("ann").await.unwrap();
     assert_eq!(format!("{:?}", bank.accounts), "Accounts { len: 1, .. }");
+    let builder =
+        Accounts::builder(Session::builder(Server::default()), |_: Name, session| async {
+            Ok(session)
+        });
+    let builder = format!("{:?}", builder.capacity(3).idle_time(SECOND));
+    assert_eq!(builder, "AccountsBuilder { capacity: 3, idle_time: 1s, .. }");
 }
 
 /// K-40: the replay is the account's, too.

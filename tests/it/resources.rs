@@ -193,6 +193,18 @@ async fn x17_a_stored_access_token_is_for_the_resource_that_stored_it() {
     assert!(format!("{stored:?}").contains("reqwest_refresh.resource"));
 }
 
+/// X17: the other access tokens are kept in memory.
+#[tokio::test]
+async fn x17_a_session_that_is_opened_again_finds_its_access_token() {
+    let mut user = User::logged_in().await;
+    user.ask_all().await;
+    let sent = user.server.sent.lock().len();
+    user.open();
+    user.ask_all().await;
+    user.check_tokens("ann");
+    assert_eq!(user.server.sent.lock().len(), sent);
+}
+
 /// X17, C09: what is left of one user is not for the next.
 #[tokio::test]
 async fn x17_after_another_login_no_access_token_of_the_user_before_is_used() {
