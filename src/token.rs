@@ -424,7 +424,7 @@ mod tests {
 
     /// RFC 6749 §5.1: a scope that is not told is the one that was asked for.
     #[test]
-    fn k_33_a_scope_is_kept_until_another_is_told() {
+    fn a_scope_is_kept_until_another_is_told() {
         let before = TokenSet::new("a").with_scope("read");
         assert_eq!(TokenSet::new("b").inherit(&before).scope(), Some("read"));
         assert_eq!(TokenSet::new("b").with_scope("write").inherit(&before).scope(), Some("write"));
