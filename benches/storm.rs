@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientWithMiddleware, Middleware, Next};
-use reqwest_refresh::{Refresh, RefreshError, Session, SessionBuilder, TokenSet};
+use reqwest_refresh::{Refresh, RefreshError, Session, TokenSet};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::yield_now;
@@ -80,7 +80,7 @@ fn time(rounds: usize) {
 fn storm(runtime: &Runtime) -> Duration {
     let asked = Arc::new(AtomicUsize::new(0));
     let slow = Slow { asked: Arc::clone(&asked) };
-    let taken = crowd(runtime, chain::through(expired(slow, |builder| builder)), async {});
+    let taken = crowd(runtime, chain::through(expired(slow)), async {});
     assert_eq!(asked.load(Ordering::SeqCst), 1, "token requests");
     taken
 }
@@ -131,15 +131,13 @@ fn memory() {
     let request = size_of::<Request>() as i64 + made.bytes_current / REQUESTS as i64;
     let (_sender, open) = watch::channel(false);
     let floor = waiting(chain::through(Waiting { open }));
-    let ours = waiting(chain::through(expired(Never, |builder| builder)));
-    let without_replay = waiting(chain::through(expired(Never, |it| it.replay(false))));
+    let ours = waiting(chain::through(expired(Never)));
     println!("| a waiting request | bytes |");
     println!("|---|---|");
     println!("| the request alone: method, URL, three headers | {request} |");
     println!("| with its task, in a middleware that waits for a channel | {floor} |");
     println!("| with its task, in a session | {ours} |");
-    println!("| what the session adds, the copy for a replay included | {} |", ours - floor);
-    println!("| what it adds with `replay(false)` | {} |", without_replay - floor);
+    println!("| what the session adds, with room for the copy for a replay | {} |", ours - floor);
 }
 
 /// The bytes for each of many requests that wait, one task each.
@@ -164,13 +162,10 @@ fn waiting(client: ClientWithMiddleware) -> i64 {
 }
 
 /// A session whose token is over.
-fn expired(
-    refresh: impl Refresh,
-    settings: impl FnOnce(SessionBuilder) -> SessionBuilder,
-) -> Session {
+fn expired(refresh: impl Refresh) -> Session {
     let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
     let tokens = TokenSet::new("over").with_refresh_token("refresh").with_expires_at(an_hour_ago);
-    settings(Session::builder(refresh).tokens(tokens).allow_origin(chain::ORIGIN)).build().unwrap()
+    Session::builder(refresh).tokens(tokens).allow_origin(chain::ORIGIN).build().unwrap()
 }
 
 /// A token endpoint that takes its time.
