@@ -1,5 +1,6 @@
 //! Many sessions behind one client: one for each account, made when it is first needed.
 
+use std::collections::hash_map;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::Arc;
@@ -132,8 +133,8 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
     /// what [`SessionBuilder::build`] says; [`Interrupted`](ErrorKind::Interrupted) if opening panicked.
     pub async fn session(&self, account: &K) -> Result<Session, Error> {
         match self.find(account) {
-            Found::Session(session) => Ok(session),
-            Found::Opening(opened) => self.opened(opened, &mut Patience::unlimited()).await,
+            Some(session) => Ok(session),
+            None => self.opened(self.find_or_open(account), &mut Patience::unlimited()).await,
         }
     }
 
@@ -163,34 +164,55 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
         evicted
     }
 
-    /// The session of an account, or the way to it.
-    pub(crate) fn find(&self, account: &K) -> Found {
-        let inner = &self.inner;
-        let now = inner.now();
-        let mut shard = inner.shard(account).lock();
-        match shard.entries.get_mut(account) {
+    /// The session of an account, if it is open.
+    pub(crate) fn find(&self, account: &K) -> Option<Session> {
+        let now = self.inner.now();
+        match self.inner.shard(account).lock().entries.get_mut(account) {
             Some(Entry::Open { session, used }) => {
                 *used = now;
-                Found::Session(session.clone())
+                Some(session.clone())
             }
-            Some(Entry::Opening(outcome)) => Found::Opening(outcome.subscribe()),
-            None => {
-                let (opening, outcome) = Opening::new(Arc::clone(inner), account.clone());
-                let opened = outcome.subscribe();
-                shard.entries.insert(account.clone(), Entry::Opening(outcome));
-                drop(shard);
-                opening.start();
-                Found::Opening(opened)
-            }
+            Some(Entry::Opening(_)) | None => None,
         }
     }
 
-    /// Waits for a session that is being opened.
+    /// The session of an account, or the way to it.
+    pub(crate) fn find_or_open(&self, account: &K) -> Found {
+        let inner = &self.inner;
+        let now = inner.now();
+        // NOTE: not below, where it would be user code that runs, and may panic, under the lock.
+        let (key, account) = (account.clone(), account.clone());
+        let mut shard = inner.shard(&key).lock();
+        let entry = match shard.entries.entry(key) {
+            hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            hash_map::Entry::Vacant(entry) => {
+                let (opening, outcome) = Opening::new(Arc::clone(inner), account);
+                let opened = outcome.subscribe();
+                entry.insert(Entry::Opening(outcome));
+                drop(shard);
+                opening.start();
+                return Found::Opening(opened);
+            }
+        };
+        match entry {
+            Entry::Open { session, used } => {
+                *used = now;
+                Found::Session(session.clone())
+            }
+            Entry::Opening(outcome) => Found::Opening(outcome.subscribe()),
+        }
+    }
+
+    /// The session that was found, or waits for it.
     pub(crate) async fn opened(
         &self,
-        mut opened: watch::Receiver<Opened>,
+        found: Found,
         patience: &mut Patience,
     ) -> Result<Session, Error> {
+        let mut opened = match found {
+            Found::Session(session) => return Ok(session),
+            Found::Opening(opened) => opened,
+        };
         let clock = &self.inner.settings.clock;
         let opening = async {
             // The sender cannot go before it has said how it ended.

@@ -2,21 +2,25 @@
 //! are let go.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use reqwest::Response;
+use reqwest::{Response, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Result};
 use reqwest_refresh::{
-    Account, Accounts, AccountsBuilder, Authenticate, Error, ManualClock, Refresh, RefreshError,
-    RefreshFailure, ServerError, Session, SessionBuilder, TokenSet,
+    Account, Accounts, AccountsBuilder, Authenticate, Error, Lease, ManualClock, Refresh,
+    RefreshError, RefreshFailure, ServerError, Session, SessionBuilder, StoreError, TokenSet,
+    TokenStore,
 };
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::support::{Api, Hook, SECOND, ScriptedStore, everybody_waits, outcome};
+use crate::support::{Api, Hook, SECOND, ScriptedStore, everybody_waits, outcome, told};
 
 type Name = &'static str;
 
@@ -65,7 +69,7 @@ impl Vault {
         self,
         name: Name,
         session: SessionBuilder,
-    ) -> std::result::Result<SessionBuilder, reqwest_refresh::StoreError> {
+    ) -> std::result::Result<SessionBuilder, StoreError> {
         self.opened.lock().push(name);
         drop(self.gate.acquire().await?);
         match name {
@@ -142,6 +146,10 @@ impl Refresh for Server {
         Ok(TokenSet::new(format!("{name}-a{newest}"))
             .with_refresh_token(format!("{name}-r{newest}"))
             .with_expires_in(3600 * SECOND))
+    }
+
+    fn endpoints(&self) -> Vec<Url> {
+        vec![Url::parse("https://api.test/oauth/token").unwrap()]
     }
 }
 
@@ -417,4 +425,24 @@ async fn k_40_a_rejected_token_is_refreshed_and_the_request_sent_again_for_its_a
     assert_eq!(outcome(request.send().await), "200");
     assert_eq!(api.tokens(), ["ann-a0", "ann-a1"]);
     assert_eq!(bank.vault.store("ann").await.access_token().await.as_deref(), Some("ann-a1"));
+}
+
+/// K-02, K-06, K-08: who needs no token of an account does not wait for its session, nor fail with it.
+#[tokio::test]
+async fn k_06_a_request_that_needs_no_token_opens_no_session() {
+    let bank = Bank::new();
+    bank.vault.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let get = |url| bank.client.get(url).with_extension(Account("ann"));
+    for (case, request) in [
+        ("never", get("https://api.test/").with_extension(Authenticate::Never)),
+        ("a header of its own", get("https://api.test/").bearer_auth("mine")),
+        ("to the token endpoint", get("https://api.test/oauth/token")),
+    ] {
+        let request = tokio::spawn(request.send());
+        everybody_waits().await;
+        assert!(request.is_finished(), "{case}");
+        assert_eq!(outcome(request.await.unwrap()), "200", "{case}");
+    }
+    assert_eq!(bank.api.tokens(), ["-", "mine", "-"]);
+    assert!(bank.vault.opened.lock().is_empty());
 }
