@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::accounts::opening::{Opened, Opening};
+use crate::accounts::opening::{Opened, Opening, refuse_reentry};
 use crate::accounts::shard::{Entry, Shard};
 use crate::error::{Error, ErrorKind};
 use crate::session::{Patience, Session, SessionBuilder, Settings};
@@ -110,7 +110,8 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
     ///
     /// `open` runs in a task of its own, one at a time for an account, within the
     /// [`store_timeout`](SessionBuilder::store_timeout). If it fails, so do the requests that wait for
-    /// it; the next one tries again.
+    /// it; the next one tries again. It may ask for the session of another account; what would have
+    /// to wait for its own fails with [`Reentrant`](ErrorKind::Reentrant).
     pub fn builder<F, Fut>(sessions: SessionBuilder, open: F) -> AccountsBuilder<K>
     where
         F: Fn(K, SessionBuilder) -> Fut + Send + Sync + 'static,
@@ -213,6 +214,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
             Found::Session(session) => return Ok(session),
             Found::Opening(opened) => opened,
         };
+        refuse_reentry(&opened)?;
         let clock = &self.inner.settings.clock;
         let opening = async {
             // The sender cannot go before it has said how it ended.

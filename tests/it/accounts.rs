@@ -446,3 +446,28 @@ async fn k_06_a_request_that_needs_no_token_opens_no_session() {
     assert_eq!(bank.api.tokens(), ["-", "mine", "-"]);
     assert!(bank.vault.opened.lock().is_empty());
 }
+
+/// K-23: it fails at once instead of waiting for itself.
+#[tokio::test]
+async fn k_23_opening_a_session_that_needs_that_session_fails_at_once() {
+    static ACCOUNTS: OnceLock<Accounts<Name>> = OnceLock::new();
+    let sessions = Session::builder(Server::default())
+        .allow_origin("https://api.test")
+        .clock(ManualClock::new());
+    let accounts = Accounts::builder(sessions, |name: Name, session| async move {
+        let other = match name {
+            "ann" => ACCOUNTS.get().unwrap().session(&"bob").await?,
+            "bob" => return Ok(session),
+            _ => ACCOUNTS.get().unwrap().session(&name).await?,
+        };
+        assert!(other.current_tokens().is_none());
+        Ok(session)
+    });
+    let accounts = ACCOUNTS.get_or_init(|| accounts.build().unwrap());
+    accounts.session(&"ann").await.unwrap();
+    let error = tokio::spawn(accounts.session(&"cid"));
+    everybody_waits().await;
+    assert!(error.is_finished(), "nobody waits for a deadline");
+    let error = anyhow::Error::new(error.await.unwrap().unwrap_err());
+    assert!(format!("{error:#}").contains("waits for itself"), "{error:#}");
+}
