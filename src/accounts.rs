@@ -48,7 +48,9 @@ pub struct Account<K>(pub K);
 /// Sessions that nobody uses are let go after a [time](AccountsBuilder::idle_time), or to keep
 /// within a [number](AccountsBuilder::capacity); the next request opens them again, from their
 /// store. One is never let go while somebody uses it, while it refreshes, while its tokens are not
-/// saved, or where they are nowhere else but in it: without a store. There is no task and no timer.
+/// saved, or where they are nowhere else but in it: without a store. Nor while it leaves a failing
+/// server alone; and one that waits for a login has to be idle for that time, since the server and
+/// the login hook are asked once more when it is opened again. There is no task and no timer.
 ///
 /// ```
 /// use reqwest_refresh::{Account, Accounts, MemoryStore, Session, TokenEndpoint};

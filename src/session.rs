@@ -227,15 +227,17 @@ impl Session {
     }
 
     /// Whether nothing is lost without this handle: it is the last, nothing runs, and what there is
-    /// can be had again.
-    pub(crate) fn is_expendable(&self) -> bool {
+    /// can be had again. That it is dead may be forgotten only if it `was_idle` for long.
+    pub(crate) fn is_expendable(&self, was_idle: bool) -> bool {
         let inner = &self.inner;
         let is_last = Arc::strong_count(inner) == 1;
+        let now = inner.settings.clock.now();
         let state = &inner.guarded.lock().state;
         let is_elsewhere = inner.store.is_some()
             || state.credential().is_none()
             || !inner.policy.needs_refresh_token;
-        is_last && is_elsewhere && !state.is_unsaved()
+        let is_in_peace = !state.is_cooling_down(&now) && (was_idle || !state.is_dead());
+        is_last && is_elsewhere && is_in_peace && !state.is_unsaved()
     }
 
     async fn tokens_for(&self, need: Need) -> Result<TokenSet, Error> {

@@ -280,6 +280,12 @@ impl State {
         matches!(self.standing(), Some(Standing::Dead { .. }))
     }
 
+    /// Whether the server is left alone for now.
+    pub(crate) fn is_cooling_down(&self, now: &Moment) -> bool {
+        let standing = self.standing();
+        matches!(standing, Some(Standing::CoolingDown { until, .. }) if !now.reached(until))
+    }
+
     /// The current token's age; `None` without one.
     pub(crate) fn current_age(&self, now: &Moment) -> Option<Age> {
         self.credential.as_ref().map(|credential| self.age(credential, now))

@@ -471,3 +471,33 @@ async fn k_23_opening_a_session_that_needs_that_session_fails_at_once() {
     let error = anyhow::Error::new(error.await.unwrap().unwrap_err());
     assert!(format!("{error:#}").contains("waits for itself"), "{error:#}");
 }
+
+/// K-34, K-35: a server that wants to be left alone is not asked again because a session was let go.
+#[tokio::test]
+async fn k_35_a_session_that_cools_down_is_not_let_go() {
+    let bank = Bank::with(|accounts| accounts.idle_time(Duration::ZERO).capacity(0));
+    bank.get("down").await.unwrap();
+    bank.clock.advance(3600 * SECOND);
+    let error = bank.get("down").await.unwrap_err();
+    let pause = Error::find(&error).unwrap().retry_after().unwrap();
+    everybody_waits().await;
+    assert_eq!(bank.accounts.evict_idle(), 0);
+    bank.clock.advance(pause);
+    assert_eq!(bank.accounts.evict_idle(), 1);
+}
+
+/// K-50: a dead session has to make room only when it was idle for long.
+#[tokio::test]
+async fn k_50_the_login_hook_is_not_called_again_because_others_need_room() {
+    let bank = Bank::with(|accounts| accounts.idle_time(600 * SECOND).capacity(1));
+    bank.get("dead").await.unwrap();
+    bank.clock.advance(3600 * SECOND);
+    for other in ["ann", "bob", "cid"] {
+        assert_eq!(bank.outcome("dead").await, "login required");
+        assert_eq!(bank.outcome(other).await, "200");
+        assert_eq!(bank.vault.hook.calls(), 1);
+    }
+    bank.clock.advance(600 * SECOND);
+    bank.accounts.evict_idle();
+    assert!(bank.accounts.is_empty());
+}
