@@ -110,6 +110,10 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
     /// Begins to build. `sessions` has what all sessions have in common; `open` completes it for an
     /// account, at the first request for it.
     ///
+    /// The store must outlive the session: tokens in a [`MemoryStore`](crate::MemoryStore) that `open`
+    /// makes are gone with it. Tokens that `open` gives to a session with a store count again when
+    /// it is opened again and the store is empty, after a logout too; put them into the store instead.
+    ///
     /// `open` runs in a task of its own, one at a time for an account, within the
     /// [`store_timeout`](SessionBuilder::store_timeout). If it fails, so do the requests that wait for
     /// it; the next one tries again. It may ask for the session of another account; what would have

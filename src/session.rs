@@ -233,9 +233,7 @@ impl Session {
         let is_last = Arc::strong_count(inner) == 1;
         let now = inner.settings.clock.now();
         let state = &inner.guarded.lock().state;
-        let is_elsewhere = inner.store.is_some()
-            || state.credential().is_none()
-            || !inner.policy.needs_refresh_token;
+        let is_elsewhere = inner.store.is_some() || state.can_be_had_again(&inner.policy);
         let is_in_peace = !state.is_cooling_down(&now) && (was_idle || !state.is_dead());
         is_last && is_elsewhere && is_in_peace && !state.is_unsaved()
     }

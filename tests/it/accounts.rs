@@ -501,3 +501,48 @@ async fn k_50_the_login_hook_is_not_called_again_because_others_need_room() {
     bank.accounts.evict_idle();
     assert!(bank.accounts.is_empty());
 }
+
+/// K-25: a logout that no store knows is not undone.
+#[tokio::test]
+async fn k_25_who_has_logged_out_without_a_store_stays_logged_out() {
+    let bank = Bank::with(|accounts| accounts.idle_time(Duration::ZERO).capacity(0));
+    bank.get("no store").await.unwrap();
+    bank.accounts.session(&"no store").await.unwrap().log_out().await.unwrap();
+    everybody_waits().await;
+    assert_eq!(bank.accounts.evict_idle(), 0);
+    assert_eq!(bank.outcome("no store").await, "login required");
+}
+
+/// K-60: where a refresh token is not needed it may still have been rotated.
+#[tokio::test]
+async fn k_60_a_refresh_token_that_is_nowhere_else_is_not_let_go_though_none_is_needed() {
+    struct Either(Server);
+
+    #[async_trait]
+    impl Refresh for Either {
+        async fn refresh(&self, tokens: &TokenSet) -> std::result::Result<TokenSet, RefreshError> {
+            match tokens.refresh_token() {
+                Some(_) => self.0.refresh(tokens).await,
+                None => Ok(TokenSet::new("a")),
+            }
+        }
+
+        fn needs_refresh_token(&self) -> bool {
+            false
+        }
+    }
+
+    let sessions = Session::builder(Either(Server::default())).allow_origin("https://api.test");
+    let accounts = Accounts::builder(sessions, |name: Name, session| async move {
+        let tokens = TokenSet::new("ann-a0").with_refresh_token("ann-r0");
+        Ok(if name == "ann" { session.tokens(tokens) } else { session })
+    });
+    let accounts = accounts.idle_time(Duration::ZERO).build().unwrap();
+    for (name, expected) in [("ann", "ann-a1"), ("nobody", "a")] {
+        let tokens = accounts.session(&name).await.unwrap().refresh().await.unwrap();
+        assert_eq!(tokens.access_token(), expected);
+    }
+    everybody_waits().await;
+    assert_eq!(accounts.evict_idle(), 1, "what can be had again, and nothing else");
+    accounts.session(&"ann").await.unwrap().refresh().await.unwrap();
+}
