@@ -132,7 +132,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
     }
 
     /// The session of an account, opened if need be: to log in and out, to read the tokens, to
-    /// watch. As long as you keep it, it is not let go.
+    /// watch. As long as you keep it or its [`Events`](crate::Events), it is not let go.
     ///
     /// # Errors
     ///

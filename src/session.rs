@@ -232,10 +232,11 @@ impl Session {
         let inner = &self.inner;
         let is_last = Arc::strong_count(inner) == 1;
         let now = inner.settings.clock.now();
-        let state = &inner.guarded.lock().state;
+        let Guarded { state, events, .. } = &*inner.guarded.lock();
+        let is_watched = events.as_ref().is_some_and(|events| events.receiver_count() > 0);
         let is_elsewhere = inner.store.is_some() || state.can_be_had_again(&inner.policy);
         let is_in_peace = !state.is_cooling_down(&now) && (was_idle || !state.is_dead());
-        is_last && is_elsewhere && is_in_peace && !state.is_unsaved()
+        is_last && !is_watched && is_elsewhere && is_in_peace && !state.is_unsaved()
     }
 
     async fn tokens_for(&self, need: Need) -> Result<TokenSet, Error> {

@@ -546,3 +546,16 @@ async fn k_60_a_refresh_token_that_is_nowhere_else_is_not_let_go_though_none_is_
     assert_eq!(accounts.evict_idle(), 1, "what can be had again, and nothing else");
     accounts.session(&"ann").await.unwrap().refresh().await.unwrap();
 }
+
+/// K-71: who watches an account uses its session.
+#[tokio::test]
+async fn k_71_a_session_that_somebody_watches_is_not_let_go() {
+    let bank = Bank::with(|accounts| accounts.idle_time(Duration::ZERO));
+    let mut events = bank.accounts.session(&"ann").await.unwrap().events();
+    assert_eq!(bank.accounts.evict_idle(), 0);
+    bank.accounts.session(&"ann").await.unwrap().refresh().await.unwrap();
+    everybody_waits().await;
+    assert_eq!(told(&mut events).await, ["saved", "refreshed 2"]);
+    drop(events);
+    assert_eq!(bank.accounts.evict_idle(), 1);
+}
