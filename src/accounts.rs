@@ -249,8 +249,12 @@ impl<K: Clone + Eq + Hash> Inner<K> {
         let now = self.now();
         let mut shard = self.shard(&account).lock();
         shard.open(account, session, now);
-        let is_full = self.count.fetch_add(1, Ordering::Relaxed) >= self.capacity;
-        let evicted = shard.make_room(is_full, self.idle_since());
+        let others = self.count.fetch_add(1, Ordering::Relaxed);
+        let mut evicted = shard.make_room(others >= self.capacity, self.idle_since());
+        // There are too many already: all were in use, for a while.
+        if others > self.capacity {
+            evicted.extend(shard.make_room(true, self.idle_since()));
+        }
         drop(shard);
         self.count.fetch_sub(evicted.len(), Ordering::Relaxed);
     }

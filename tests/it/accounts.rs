@@ -559,3 +559,19 @@ async fn k_71_a_session_that_somebody_watches_is_not_let_go() {
     drop(events);
     assert_eq!(bank.accounts.evict_idle(), 1);
 }
+
+#[tokio::test]
+async fn who_was_too_many_while_all_were_in_use_is_let_go_later() {
+    let bank = Bank::with(|accounts| accounts.capacity(2));
+    let names: [[Name; 6]; 2] = [["a", "b", "c", "d", "e", "f"], ["g", "h", "i", "j", "k", "l"]];
+    let mut in_use = Vec::new();
+    for name in names[0] {
+        in_use.push(bank.accounts.session(&name).await.unwrap());
+    }
+    assert_eq!(bank.accounts.len(), 6);
+    drop(in_use);
+    for name in names[1] {
+        bank.get(name).await.unwrap();
+    }
+    assert_eq!(bank.accounts.len(), 2);
+}
