@@ -164,11 +164,10 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
         let idle_since = self.inner.idle_since();
         let evict = |shard: &Mutex<Shard<K>>| {
             let evicted = shard.lock().evict_idle(idle_since);
+            self.inner.count.fetch_sub(evicted.len(), Ordering::Relaxed);
             evicted.len()
         };
-        let evicted = self.inner.shards.iter().map(evict).sum();
-        self.inner.count.fetch_sub(evicted, Ordering::Relaxed);
-        evicted
+        self.inner.shards.iter().map(evict).sum()
     }
 
     /// The session of an account, if it is open.
@@ -245,7 +244,9 @@ impl<K: Clone + Eq + Hash> Inner<K> {
     }
 
     /// Takes a session in, for which others may have to go.
-    fn open(&self, account: K, session: Session) {
+    ///
+    /// To be dropped last: a store of the user's goes with each, and may panic.
+    fn open(&self, account: K, session: Session) -> Vec<Entry> {
         let now = self.now();
         let mut shard = self.shard(&account).lock();
         shard.open(account, session, now);
@@ -257,6 +258,7 @@ impl<K: Clone + Eq + Hash> Inner<K> {
         }
         drop(shard);
         self.count.fetch_sub(evicted.len(), Ordering::Relaxed);
+        evicted
     }
 
     /// In seconds since these accounts were built.

@@ -71,10 +71,13 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Opening<K> {
 
 impl<K: Clone + Eq + Hash> Opening<K> {
     fn end(&self, result: Result<Session, Error>) {
-        match &result {
+        let _evicted = match &result {
             Ok(session) => self.inner.open(self.account.clone(), session.clone()),
-            Err(_) => drop(self.inner.shard(&self.account).lock().entries.remove(&self.account)),
-        }
+            Err(_) => {
+                self.inner.shard(&self.account).lock().entries.remove(&self.account);
+                Vec::new()
+            }
+        };
         self.outcome.send_replace(Some(result));
     }
 }

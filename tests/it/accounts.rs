@@ -575,3 +575,79 @@ async fn who_was_too_many_while_all_were_in_use_is_let_go_later() {
     }
     assert_eq!(bank.accounts.len(), 2);
 }
+
+/// K-24: what is let go may panic; neither is that a matter of who comes, nor does anybody lose count.
+#[tokio::test]
+async fn k_24_a_store_that_panics_when_it_is_dropped_harms_nobody_else() {
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("scripted panic");
+        }
+    }
+
+    #[async_trait]
+    impl TokenStore for Bomb {
+        async fn load(&self) -> std::result::Result<Option<TokenSet>, StoreError> {
+            Ok(None)
+        }
+        async fn save(&self, _: &TokenSet) -> std::result::Result<(), StoreError> {
+            Ok(())
+        }
+        async fn clear(&self) -> std::result::Result<(), StoreError> {
+            Ok(())
+        }
+        async fn lock(&self) -> std::result::Result<Lease, StoreError> {
+            Ok(Lease::none())
+        }
+    }
+
+    let sessions = Session::builder(Server::default()).allow_origin("https://api.test");
+    let accounts =
+        Accounts::builder(sessions, |_: Name, session| async move { Ok(session.store(Bomb)) });
+    let accounts = accounts.capacity(1).idle_time(Duration::ZERO).build().unwrap();
+    for name in ["ann", "bob", "cid"] {
+        accounts.session(&name).await.unwrap();
+        everybody_waits().await;
+        assert_eq!(accounts.len(), 1, "{name}");
+    }
+    let evicting = accounts.clone();
+    std::panic::catch_unwind(AssertUnwindSafe(|| evicting.evict_idle())).unwrap_err();
+    assert_eq!(accounts.len(), 0);
+}
+
+/// K-23, K-24: a key's own code runs beside the lock, as far as a map allows.
+#[test]
+fn k_24_a_key_that_panics_when_it_is_cloned_locks_nobody_out() {
+    static CLONES_LEFT: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+    #[derive(Debug, PartialEq, Eq, Hash)]
+    struct Key(u32);
+
+    impl Clone for Key {
+        fn clone(&self) -> Self {
+            assert_ne!(CLONES_LEFT.fetch_sub(1, Ordering::SeqCst), 0, "scripted panic");
+            Self(self.0)
+        }
+    }
+
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let sessions = Session::builder(Server::default()).allow_origin("https://api.test");
+        let accounts = Accounts::builder(sessions, |_: Key, session| async move { Ok(session) });
+        let accounts = accounts.build().unwrap();
+        for clones in 0..5 {
+            CLONES_LEFT.store(clones, Ordering::SeqCst);
+            let session =
+                AssertUnwindSafe(|| runtime.block_on(accounts.session(&Key(clones as u32))));
+            let _ = std::panic::catch_unwind(session);
+            CLONES_LEFT.store(usize::MAX, Ordering::SeqCst);
+            runtime.block_on(accounts.session(&Key(clones as u32))).unwrap();
+        }
+        assert_eq!(accounts.len(), 5);
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(60 * SECOND).expect("nobody is locked out");
+}
