@@ -57,6 +57,17 @@ struct Known {
 /// The member by which a stored set tells whose access token it has.
 const RESOURCE: &str = "reqwest_refresh.resource";
 
+impl Known {
+    /// Whether the sets are of the same login as `stored`. If somebody else has refreshed, nobody can
+    /// tell: it may be another user.
+    fn is_of(&self, stored: &TokenSet) -> bool {
+        self.newest.as_ref().is_some_and(|newest| {
+            newest.refresh_token() == stored.refresh_token()
+                && (stored.refresh_token().is_some() || newest.shares_login(stored))
+        })
+    }
+}
+
 impl SharedRefreshToken {
     /// Keeps the refresh token, and what came with it, in `store`.
     pub fn new(store: impl TokenStore) -> Self {
@@ -79,19 +90,14 @@ struct Resource {
 impl Resource {
     /// What `stored` is to this resource: its refresh token, and an access token only if it is ours.
     fn view(&self, stored: TokenSet) -> TokenSet {
-        let known = &mut *self.shared.known.lock();
-        let newest = known.newest.as_ref().and_then(TokenSet::refresh_token);
-        if newest != stored.refresh_token() {
-            // Somebody else has refreshed, or logged in: perhaps as another user.
-            *known = Known::default();
-        }
         let owner = stored.members().get(RESOURCE);
         if owner.and_then(|owner| owner.as_str()) == Some(&self.name) {
             let mut members = stored.members().clone();
             members.remove(RESOURCE);
             return stored.with_members(members);
         }
-        let own = known.sets.get(&self.name).cloned();
+        let known = &*self.shared.known.lock();
+        let own = known.sets.get(&self.name).filter(|_| known.is_of(&stored)).cloned();
         own.unwrap_or_else(over).with_refresh_token_of(&stored)
     }
 
@@ -102,14 +108,16 @@ impl Resource {
         tokens.clone().with_members(members)
     }
 
-    fn keep(&self, tokens: &TokenSet) {
+    /// Takes in what was written `over` that.
+    fn keep(&self, tokens: &TokenSet, over: Option<&TokenSet>) {
         let known = &mut *self.shared.known.lock();
+        let is_refreshed = !tokens.is_login()
+            && over.is_some_and(|over| known.is_of(over) && tokens.shares_login(over));
+        if !is_refreshed {
+            *known = Known::default();
+        }
         known.sets.insert(self.name.clone(), tokens.clone());
         known.newest = Some(tokens.clone());
-    }
-
-    fn forget(&self) {
-        *self.shared.known.lock() = Known::default();
     }
 }
 
@@ -127,13 +135,12 @@ impl TokenStore for Resource {
 
     async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError> {
         self.shared.store.save(&self.marked(tokens)).await?;
-        self.forget();
-        self.keep(tokens);
+        self.keep(tokens, None);
         Ok(())
     }
 
     async fn clear(&self) -> Result<(), StoreError> {
-        self.forget();
+        *self.shared.known.lock() = Known::default();
         self.shared.store.clear().await
     }
 
@@ -155,10 +162,7 @@ impl TokenStore for Resource {
         let marked = self.marked(tokens);
         let is_replaced = self.shared.store.replace(stored.as_ref(), &marked).await?;
         if is_replaced {
-            if tokens.is_login() {
-                self.forget();
-            }
-            self.keep(tokens);
+            self.keep(tokens, stored.as_ref());
         }
         Ok(is_replaced)
     }

@@ -2,13 +2,15 @@
 //! no access token goes to another resource.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use reqwest_middleware::ClientWithMiddleware;
+use reqwest_refresh::store::contract;
 use reqwest_refresh::{
-    ManualClock, Refresh, RefreshError, RefreshFailure, ServerError, Session, SharedRefreshToken,
-    TokenSet, TokenStore,
+    Lease, ManualClock, MemoryStore, Refresh, RefreshError, RefreshFailure, ServerError, Session,
+    SharedRefreshToken, StoreError, TokenSet, TokenStore,
 };
 use tokio::sync::Semaphore;
 
@@ -127,6 +129,15 @@ impl User {
         }
     }
 
+    /// Lets time pass, a second at a time.
+    async fn pass_until(&self, is_true: impl Fn() -> bool) {
+        everybody_waits().await;
+        while !is_true() {
+            self.clock.advance(SECOND);
+            everybody_waits().await;
+        }
+    }
+
     /// Nobody got what is not his.
     fn check_tokens(&self, user: &str) {
         for seen in self.api.seen() {
@@ -213,4 +224,92 @@ async fn x17_after_another_login_no_access_token_of_the_user_before_is_used() {
             assert!(seen.token().unwrap().starts_with("bob-"), "{:?}", seen.token());
         }
     }
+}
+
+/// X17, C09: neither are they where the server gives no refresh tokens, by which logins differ.
+#[tokio::test]
+async fn x17_after_a_login_elsewhere_without_a_refresh_token_no_access_token_from_before_is_used() {
+    let mut user = User::over(Server::new(), ScriptedStore::new());
+    let alone = |token: &str| TokenSet::new(token).with_expires_in(3600 * SECOND);
+    user.sessions[0].0.set_tokens(alone("ann-orders")).await.unwrap();
+    let other = User::over(user.server.clone(), user.store.clone());
+    other.sessions[1].0.set_tokens(alone("bob-invoices")).await.unwrap();
+    user.open();
+    let get = |index: usize| {
+        user.sessions[index].1.get(format!("https://{}.test/", RESOURCES[index])).send()
+    };
+    assert_eq!(outcome(get(0).await), "login required");
+    assert_eq!(outcome(get(1).await), "200");
+    assert_eq!(user.api.tokens(), ["bob-invoices"]);
+}
+
+/// X17, C09: a login that could be saved only after its first refresh is a login all the same.
+#[tokio::test]
+async fn x17_a_login_that_is_saved_late_leaves_no_access_token_of_the_user_before() {
+    let mut user = User::logged_in().await;
+    user.ask_all().await;
+    user.store.fail(&["save"]);
+    let (orders, _) = user.sessions[0].clone();
+    let tokens = user.server.log_in("bob", "orders");
+    let login = tokio::spawn({
+        let orders = orders.clone();
+        async move { orders.set_tokens(tokens).await }
+    });
+    user.pass_until(|| login.is_finished()).await;
+    login.await.unwrap().unwrap_err();
+    user.store.fail(&[]);
+    orders.refresh().await.unwrap();
+    let before = user.api.seen().len();
+    user.open();
+    user.ask_all().await;
+    for seen in &user.api.seen()[before..] {
+        assert!(seen.token().unwrap().starts_with("bob-"), "{:?}", seen.token());
+    }
+}
+
+/// X17, K-61: or else the pair of a refresh would not be saved, and the old refresh token be sent again.
+#[tokio::test]
+async fn x17_a_look_that_comes_too_late_does_not_change_what_another_resource_sees() {
+    struct Lagging(MemoryStore, Arc<AtomicBool>, Arc<Semaphore>);
+
+    #[async_trait]
+    impl TokenStore for Lagging {
+        async fn load(&self) -> Result<Option<TokenSet>, StoreError> {
+            let read = self.0.load().await?;
+            if self.1.swap(false, Ordering::SeqCst) {
+                drop(self.2.acquire().await?);
+            }
+            Ok(read)
+        }
+        async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError> {
+            self.0.save(tokens).await
+        }
+        async fn clear(&self) -> Result<(), StoreError> {
+            self.0.clear().await
+        }
+        async fn lock(&self) -> Result<Lease, StoreError> {
+            self.0.lock().await
+        }
+    }
+
+    let (lags, gate) = (Arc::new(AtomicBool::new(false)), Arc::new(Semaphore::new(0)));
+    let store = Lagging(MemoryStore::new(), Arc::clone(&lags), Arc::clone(&gate));
+    let shared = SharedRefreshToken::new(store);
+    let (orders, invoices) = (shared.resource("orders"), Arc::new(shared.resource("invoices")));
+    let set = |access: &str, refresh: &str| TokenSet::new(access).with_refresh_token(refresh);
+    orders.save(&set("o1", "r1")).await.unwrap();
+    lags.store(true, Ordering::SeqCst);
+    let late = tokio::spawn({
+        let invoices = Arc::clone(&invoices);
+        async move { invoices.load().await.unwrap().unwrap() }
+    });
+    everybody_waits().await;
+    let seen = invoices.load().await.unwrap().unwrap();
+    assert!(invoices.replace(Some(&seen), &set("i2", "r2")).await.unwrap());
+
+    let seen = orders.load().await.unwrap().unwrap();
+    assert_eq!((seen.access_token(), seen.refresh_token()), ("o1", Some("r2")));
+    gate.add_permits(1);
+    assert_eq!(late.await.unwrap().refresh_token(), Some("r1"), "as it was long ago");
+    assert!(orders.replace(Some(&seen), &set("o3", "r3")).await.unwrap());
 }
