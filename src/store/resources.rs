@@ -37,6 +37,12 @@ use crate::token::TokenSet;
 /// got. An access token is never given to another resource. A login or logout by one of the sessions
 /// is found by the others at their next refresh.
 ///
+/// What could not be saved is saved before another resource refreshes; as long as that fails, its
+/// requests end with [`Store`](crate::ErrorKind::Store) when its access token is over. So
+/// [`refresh_without_store`](crate::SessionBuilder::refresh_without_store) is not for these sessions,
+/// nor is a store that cannot [`lock`](TokenStore::lock). A login goes to the session whose resource
+/// its access token is for; each session has a login hook of its own.
+///
 /// What is kept in the store underneath is the newest refresh token with the access token that came
 /// with it; the other access tokens live in memory, and cost a refresh each after a restart.
 #[derive(Clone)]
@@ -52,6 +58,15 @@ struct Known {
     newest: Option<TokenSet>,
     /// The newest set of each resource. Their refresh tokens do not count.
     sets: HashMap<String, TokenSet>,
+    unsaved: Option<Unsaved>,
+}
+
+/// What a refresh has got, and nobody knows to be in the store.
+#[derive(Clone)]
+struct Unsaved {
+    tokens: TokenSet,
+    /// What was there before. Its refresh token is used up.
+    over: TokenSet,
 }
 
 /// The member by which a stored set tells whose access token it has.
@@ -90,8 +105,7 @@ struct Resource {
 impl Resource {
     /// What `stored` is to this resource: its refresh token, and an access token only if it is ours.
     fn view(&self, stored: TokenSet) -> TokenSet {
-        let owner = stored.members().get(RESOURCE);
-        if owner.and_then(|owner| owner.as_str()) == Some(&self.name) {
+        if self.owns(&stored) {
             let mut members = stored.members().clone();
             members.remove(RESOURCE);
             return stored.with_members(members);
@@ -99,6 +113,33 @@ impl Resource {
         let known = &*self.shared.known.lock();
         let own = known.sets.get(&self.name).filter(|_| known.is_of(&stored)).cloned();
         own.unwrap_or_else(over).with_refresh_token_of(&stored)
+    }
+
+    fn owns(&self, stored: &TokenSet) -> bool {
+        let owner = stored.members().get(RESOURCE);
+        owner.and_then(|owner| owner.as_str()) == Some(&self.name)
+    }
+
+    /// What is `stored`, once the pair of another resource is saved that seemed not to be: what is in its
+    /// place is used up. As long as that fails nobody else has a refresh token that could be sent.
+    async fn caught_up(&self, stored: Option<TokenSet>) -> Result<Option<TokenSet>, StoreError> {
+        let unsaved = self.shared.known.lock().unsaved.clone();
+        let Some((stored, unsaved)) = stored.clone().zip(unsaved) else { return Ok(stored) };
+        let is_used_up = stored.refresh_token() == unsaved.over.refresh_token();
+        if !is_used_up || self.owns(&unsaved.tokens) {
+            return Ok(Some(stored));
+        }
+        self.shared.store.replace(Some(&stored), &unsaved.tokens).await?;
+        self.shared.store.load().await
+    }
+
+    /// Notes that `tokens` have come out of `before`, until they are saved.
+    fn note_unsaved(&self, before: Option<&TokenSet>, tokens: &TokenSet) {
+        let is_rotated = |over: &&TokenSet| over.refresh_token() != tokens.refresh_token();
+        if let Some(over) = before.filter(is_rotated).filter(|_| !tokens.is_login()) {
+            let unsaved = Unsaved { tokens: self.marked(tokens), over: over.clone() };
+            self.shared.known.lock().unsaved = Some(unsaved);
+        }
     }
 
     /// `tokens`, marked as this resource's.
@@ -118,6 +159,7 @@ impl Resource {
         }
         known.sets.insert(self.name.clone(), tokens.clone());
         known.newest = Some(tokens.clone());
+        known.unsaved = None;
     }
 }
 
@@ -129,7 +171,7 @@ fn over() -> TokenSet {
 #[async_trait]
 impl TokenStore for Resource {
     async fn load(&self) -> Result<Option<TokenSet>, StoreError> {
-        let stored = self.shared.store.load().await?;
+        let stored = self.caught_up(self.shared.store.load().await?).await?;
         Ok(stored.map(|stored| self.view(stored)))
     }
 
@@ -153,6 +195,7 @@ impl TokenStore for Resource {
         before: Option<&TokenSet>,
         tokens: &TokenSet,
     ) -> Result<bool, StoreError> {
+        self.note_unsaved(before, tokens);
         // What is compared is what the caller has seen; what is replaced is what is there.
         let stored = self.shared.store.load().await?;
         let seen = stored.clone().map(|stored| self.view(stored));

@@ -313,3 +313,42 @@ async fn x17_a_look_that_comes_too_late_does_not_change_what_another_resource_se
     assert_eq!(late.await.unwrap().refresh_token(), Some("r1"), "as it was long ago");
     assert!(orders.replace(Some(&seen), &set("o3", "r3")).await.unwrap());
 }
+
+/// X17, K-60: what is used up is not sent because another resource's pair could not be saved.
+#[tokio::test]
+async fn x17_a_pair_that_is_not_saved_yet_is_saved_before_another_resource_refreshes() {
+    let user = User::logged_in().await;
+    user.ask_all().await;
+    user.clock.advance(3600 * SECOND);
+    user.store.fail(&["save"]);
+    let get = |index: usize| {
+        let (_, client) = &user.sessions[index];
+        tokio::spawn(client.get(format!("https://{}.test/", RESOURCES[index])).send())
+    };
+    let orders = get(0);
+    user.pass_until(|| orders.is_finished()).await;
+    assert_eq!(outcome(orders.await.unwrap()), "200");
+    let sent = user.server.sent.lock().len();
+
+    let invoices = get(1);
+    user.pass_until(|| invoices.is_finished()).await;
+    assert_eq!(outcome(invoices.await.unwrap()), "token store");
+    assert_eq!(user.server.sent.lock().len(), sent, "nothing was sent");
+
+    user.store.fail(&[]);
+    user.clock.advance(60 * SECOND);
+    user.ask_all().await;
+    for (session, _) in &user.sessions {
+        session.settle().await.unwrap();
+    }
+    user.clock.advance(3600 * SECOND);
+    user.ask_all().await;
+    user.check_tokens("ann");
+}
+
+/// The contract of a store, K-61: for one resource it is like any other.
+#[tokio::test]
+async fn x17_the_store_of_a_resource_keeps_the_contract_of_stores() {
+    let shared = SharedRefreshToken::new(MemoryStore::new());
+    contract::check(|| shared.resource("orders"), true).await;
+}
