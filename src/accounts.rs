@@ -110,6 +110,10 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
     /// Begins to build. `sessions` has what all sessions have in common; `open` completes it for an
     /// account, at the first request for it.
     ///
+    /// What it changes beyond that, such as the origins, counts for that account. So a request that
+    /// names it opens its session wherever it goes, the common token endpoint excepted, unless it has
+    /// an `Authorization` header of its own or [wants none](crate::Authenticate::Never).
+    ///
     /// The store must outlive the session: tokens in a [`MemoryStore`](crate::MemoryStore) that `open`
     /// makes are gone with it. Tokens that `open` gives to a session with a store count again when
     /// it is opened again and the store is empty, after a logout too; put them into the store instead.
@@ -282,7 +286,7 @@ impl<K> AccountsBuilder<K> {
         self
     }
 
-    /// Sets for how long a session is kept that nobody uses. Defaults to an hour.
+    /// Sets for how long a session is kept that nobody uses, in whole seconds. Defaults to an hour.
     ///
     /// It is let go when another one is opened, or by [`evict_idle`](Accounts::evict_idle).
     pub fn idle_time(mut self, time: Duration) -> Self {

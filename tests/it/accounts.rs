@@ -651,3 +651,24 @@ fn k_24_a_key_that_panics_when_it_is_cloned_locks_nobody_out() {
     });
     is_done.recv_timeout(60 * SECOND).expect("nobody is locked out");
 }
+
+/// K-03: what an account's own session says about origins counts for that account.
+#[tokio::test]
+async fn k_03_an_origin_that_is_allowed_to_one_account_is_closed_to_the_others() {
+    let sessions = Session::builder(Server::default()).allow_origin("https://api.test");
+    let accounts = Accounts::builder(sessions, |name: Name, session| async move {
+        let session = session.tokens(TokenSet::new(name));
+        Ok(if name == "bob" { session.allow_origin("https://bob.test") } else { session })
+    });
+    let api = Api::friendly();
+    let client = ClientBuilder::new(reqwest::Client::new())
+        .with(accounts.build().unwrap())
+        .with(api.clone())
+        .build();
+    for url in ["https://bob.test/", "https://api.test/"] {
+        for name in ["ann", "bob"] {
+            client.get(url).with_extension(Account(name)).send().await.unwrap();
+        }
+    }
+    assert_eq!(api.tokens(), ["-", "bob", "ann", "bob"]);
+}

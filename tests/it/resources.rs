@@ -352,3 +352,40 @@ async fn x17_the_store_of_a_resource_keeps_the_contract_of_stores() {
     let shared = SharedRefreshToken::new(MemoryStore::new());
     contract::check(|| shared.resource("orders"), true).await;
 }
+
+/// X17, K-61: processes take turns with each other's refresh tokens.
+#[tokio::test]
+async fn x17_processes_that_share_the_store_share_the_refresh_token() {
+    let user = User::logged_in().await;
+    let other = User::over(user.server.clone(), user.store.clone());
+    for _ in 0..3 {
+        user.ask_all().await;
+        other.ask_all().await;
+        for process in [&user, &other] {
+            process.clock.advance(3600 * SECOND);
+        }
+    }
+    for process in [&user, &other] {
+        process.check_tokens("ann");
+    }
+    let mut sent = user.server.sent.lock().clone();
+    let count = sent.len();
+    sent.sort();
+    sent.dedup();
+    assert_eq!(sent.len(), count, "nothing was sent twice");
+}
+
+/// X17, K-25: the others find a logout at their next refresh, and send nothing that is revoked.
+#[tokio::test]
+async fn x17_after_the_logout_of_one_resource_the_others_refresh_nothing() {
+    let user = User::logged_in().await;
+    user.ask_all().await;
+    user.sessions[0].0.log_out().await.unwrap();
+    let sent = user.server.sent.lock().len();
+    user.clock.advance(3600 * SECOND);
+    for (resource, (_, client)) in RESOURCES.iter().zip(&user.sessions) {
+        let request = client.get(format!("https://{resource}.test/")).send();
+        assert_eq!(outcome(request.await), "login required", "{resource}");
+    }
+    assert_eq!(user.server.sent.lock().len(), sent);
+}
