@@ -2,9 +2,11 @@
 
 use std::collections::hash_map;
 use std::fmt;
+use std::future::poll_fn;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -172,6 +174,43 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
             evicted.len()
         };
         self.inner.shards.iter().map(evict).sum()
+    }
+
+    /// Waits until no session refreshes and everything is saved: what [`Session::settle`] does, for
+    /// all that are open, and at once. A program that ends calls this last.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::settle`], for the first of those that failed.
+    pub async fn settle(&self) -> Result<(), Error> {
+        let settle = |session: Session| Box::pin(async move { session.settle().await });
+        let mut settling: Vec<_> = self.unsettled().into_iter().map(settle).collect();
+        let mut failure = None;
+        poll_fn(|context| {
+            settling.retain_mut(|session| match session.as_mut().poll(context) {
+                Poll::Pending => true,
+                Poll::Ready(settled) => {
+                    failure = failure.take().or(settled.err());
+                    false
+                }
+            });
+            if settling.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn unsettled(&self) -> Vec<Session> {
+        let mut unsettled = Vec::new();
+        for shard in &self.inner.shards {
+            let shard = shard.lock();
+            let sessions = shard.entries.values().filter_map(|entry| match entry {
+                Entry::Open { session, .. } => Some(session),
+                Entry::Opening(_) => None,
+            });
+            unsettled.extend(sessions.filter(|session| !session.is_settled()).cloned());
+        }
+        unsettled
     }
 
     /// The session of an account, if it is open.

@@ -226,6 +226,12 @@ impl Session {
         Events::new(events.get_or_insert_with(|| broadcast::Sender::new(64)).subscribe())
     }
 
+    /// Whether there is nothing to [settle](Self::settle).
+    pub(crate) fn is_settled(&self) -> bool {
+        let Guarded { state, flight, .. } = &*self.inner.guarded.lock();
+        flight.is_none() && !state.is_unsaved()
+    }
+
     /// Whether nothing is lost without this handle: it is the last, nothing runs, and what there is
     /// can be had again. That it is dead may be forgotten only if it `was_idle` for long.
     pub(crate) fn is_expendable(&self, was_idle: bool) -> bool {

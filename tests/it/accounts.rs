@@ -404,6 +404,58 @@ async fn k_60_a_session_in_use_or_with_tokens_that_are_nowhere_else_is_not_let_g
     assert_eq!(bank.accounts.len(), 2);
 }
 
+/// K-21, K-60: a program that ends waits for all of its accounts, and none of them for another.
+#[tokio::test]
+async fn k_21_settling_ends_when_the_tokens_of_all_accounts_are_saved() {
+    // More than once, since they are in no order.
+    for (slow, other) in [("ann", "bob"), ("bob", "ann")].repeat(5) {
+        let bank = Bank::new();
+        for name in [slow, other] {
+            let store = bank.vault.store(name).await;
+            store.fail(&["save"]);
+            let session = bank.accounts.session(&name).await.unwrap();
+            let refresh = tokio::spawn(async move { session.refresh().await });
+            while !refresh.is_finished() {
+                everybody_waits().await;
+                bank.clock.advance(SECOND);
+            }
+            store.fail(&[]);
+        }
+        let slow = bank.vault.store(slow).await;
+        slow.hold();
+        let accounts = bank.accounts.clone();
+        let settling = tokio::spawn(async move { accounts.settle().await });
+        everybody_waits().await;
+        let saved = bank.vault.store(other).await.access_token().await;
+        assert_eq!(saved, Some(format!("{other}-a1")), "it does not wait for the other");
+        assert!(!settling.is_finished());
+        slow.release();
+        settling.await.unwrap().unwrap();
+        assert!(slow.access_token().await.unwrap().ends_with("-a1"));
+    }
+}
+
+/// K-60: what cannot be saved is said.
+#[tokio::test]
+async fn k_60_settling_tells_that_the_tokens_of_an_account_could_not_be_saved() {
+    let bank = Bank::new();
+    bank.get("ann").await.unwrap();
+    let store = bank.vault.store("bob").await;
+    store.fail(&["save"]);
+    let session = bank.accounts.session(&"bob").await.unwrap();
+    let accounts = bank.accounts.clone();
+    let settling = tokio::spawn(async move {
+        session.refresh().await.unwrap();
+        accounts.settle().await
+    });
+    while !settling.is_finished() {
+        everybody_waits().await;
+        bank.clock.advance(SECOND);
+    }
+    assert_eq!(settling.await.unwrap().unwrap_err().kind().to_string(), "token store");
+    bank.accounts.session(&"ann").await.unwrap().settle().await.unwrap();
+}
+
 /// K-63.
 #[tokio::test]
 async fn k_63_debug_tells_how_many_and_nothing_else() {
