@@ -190,7 +190,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
             settling.retain_mut(|session| match session.as_mut().poll(context) {
                 Poll::Pending => true,
                 Poll::Ready(settled) => {
-                    failure = failure.take().or(settled.err());
+                    failure = failure.take().or_else(|| settled.err());
                     false
                 }
             });

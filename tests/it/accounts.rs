@@ -724,3 +724,26 @@ async fn k_03_an_origin_that_is_allowed_to_one_account_is_closed_to_the_others()
     }
     assert_eq!(api.tokens(), ["-", "bob", "ann", "bob"]);
 }
+
+/// K-24: a runtime that shuts down in mid-opening fails those who wait elsewhere, and nobody later.
+#[test]
+fn k_24_a_runtime_that_shuts_down_while_a_session_is_opened_leaves_nothing_behind() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let bank = first.block_on(async { Bank::new() });
+    bank.vault.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let session = |accounts: &Accounts<Name>| {
+        let accounts = accounts.clone();
+        async move { accounts.session(&"ann").await }
+    };
+    first.spawn(session(&bank.accounts));
+    first.block_on(everybody_waits());
+    let waiting = second.spawn(session(&bank.accounts));
+    second.block_on(everybody_waits());
+    drop(first);
+    let error = second.block_on(waiting).unwrap().unwrap_err();
+    assert_eq!(error.kind().to_string(), "refresh interrupted");
+    bank.vault.gate.add_permits(1);
+    second.block_on(session(&bank.accounts)).unwrap();
+    assert_eq!((bank.accounts.len(), bank.vault.opened.lock().len()), (1, 2));
+}
