@@ -1,15 +1,18 @@
 //! Many sessions behind one client: one for each account, made when it is first needed.
 
+use std::collections::hash_map;
 use std::fmt;
+use std::future::poll_fn;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::accounts::opening::{Opened, Opening};
+use crate::accounts::opening::{Opened, Opening, refuse_reentry};
 use crate::accounts::shard::{Entry, Shard};
 use crate::error::{Error, ErrorKind};
 use crate::session::{Patience, Session, SessionBuilder, Settings};
@@ -47,7 +50,9 @@ pub struct Account<K>(pub K);
 /// Sessions that nobody uses are let go after a [time](AccountsBuilder::idle_time), or to keep
 /// within a [number](AccountsBuilder::capacity); the next request opens them again, from their
 /// store. One is never let go while somebody uses it, while it refreshes, while its tokens are not
-/// saved, or where they are nowhere else but in it: without a store. There is no task and no timer.
+/// saved, or where they are nowhere else but in it: without a store. Nor while it leaves a failing
+/// server alone; and one that waits for a login has to be idle for that time, since the server and
+/// the login hook are asked once more when it is opened again. There is no task and no timer.
 ///
 /// ```
 /// use reqwest_refresh::{Account, Accounts, MemoryStore, Session, TokenEndpoint};
@@ -107,9 +112,18 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
     /// Begins to build. `sessions` has what all sessions have in common; `open` completes it for an
     /// account, at the first request for it.
     ///
+    /// What it changes beyond that, such as the origins, counts for that account. So a request that
+    /// names it opens its session wherever it goes, the common token endpoint excepted, unless it has
+    /// an `Authorization` header of its own or [wants none](crate::Authenticate::Never).
+    ///
+    /// The store must outlive the session: tokens in a [`MemoryStore`](crate::MemoryStore) that `open`
+    /// makes are gone with it. Tokens that `open` gives to a session with a store count again when
+    /// it is opened again and the store is empty, after a logout too; put them into the store instead.
+    ///
     /// `open` runs in a task of its own, one at a time for an account, within the
     /// [`store_timeout`](SessionBuilder::store_timeout). If it fails, so do the requests that wait for
-    /// it; the next one tries again.
+    /// it; the next one tries again. It may ask for the session of another account; what would have
+    /// to wait for its own fails with [`Reentrant`](ErrorKind::Reentrant).
     pub fn builder<F, Fut>(sessions: SessionBuilder, open: F) -> AccountsBuilder<K>
     where
         F: Fn(K, SessionBuilder) -> Fut + Send + Sync + 'static,
@@ -124,7 +138,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
     }
 
     /// The session of an account, opened if need be: to log in and out, to read the tokens, to
-    /// watch. As long as you keep it, it is not let go.
+    /// watch. As long as you keep it or its [`Events`](crate::Events), it is not let go.
     ///
     /// # Errors
     ///
@@ -132,8 +146,8 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
     /// what [`SessionBuilder::build`] says; [`Interrupted`](ErrorKind::Interrupted) if opening panicked.
     pub async fn session(&self, account: &K) -> Result<Session, Error> {
         match self.find(account) {
-            Found::Session(session) => Ok(session),
-            Found::Opening(opened) => self.opened(opened, &mut Patience::unlimited()).await,
+            Some(session) => Ok(session),
+            None => self.opened(self.find_or_open(account), &mut Patience::unlimited()).await,
         }
     }
 
@@ -156,41 +170,99 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
         let idle_since = self.inner.idle_since();
         let evict = |shard: &Mutex<Shard<K>>| {
             let evicted = shard.lock().evict_idle(idle_since);
+            self.inner.count.fetch_sub(evicted.len(), Ordering::Relaxed);
             evicted.len()
         };
-        let evicted = self.inner.shards.iter().map(evict).sum();
-        self.inner.count.fetch_sub(evicted, Ordering::Relaxed);
-        evicted
+        self.inner.shards.iter().map(evict).sum()
     }
 
-    /// The session of an account, or the way to it.
-    pub(crate) fn find(&self, account: &K) -> Found {
-        let inner = &self.inner;
-        let now = inner.now();
-        let mut shard = inner.shard(account).lock();
-        match shard.entries.get_mut(account) {
+    /// Waits until no session refreshes and everything is saved: what [`Session::settle`] does, for
+    /// all that are open, and at once. A program that ends calls this last.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::settle`], for the first of those that failed.
+    pub async fn settle(&self) -> Result<(), Error> {
+        let settle = |session: Session| Box::pin(async move { session.settle().await });
+        let mut settling: Vec<_> = self.unsettled().into_iter().map(settle).collect();
+        let mut failure = None;
+        poll_fn(|context| {
+            settling.retain_mut(|session| match session.as_mut().poll(context) {
+                Poll::Pending => true,
+                Poll::Ready(settled) => {
+                    failure = failure.take().or_else(|| settled.err());
+                    false
+                }
+            });
+            if settling.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn unsettled(&self) -> Vec<Session> {
+        let mut unsettled = Vec::new();
+        for shard in &self.inner.shards {
+            let shard = shard.lock();
+            let sessions = shard.entries.values().filter_map(|entry| match entry {
+                Entry::Open { session, .. } => Some(session),
+                Entry::Opening(_) => None,
+            });
+            unsettled.extend(sessions.filter(|session| !session.is_settled()).cloned());
+        }
+        unsettled
+    }
+
+    /// The session of an account, if it is open.
+    pub(crate) fn find(&self, account: &K) -> Option<Session> {
+        let now = self.inner.now();
+        match self.inner.shard(account).lock().entries.get_mut(account) {
             Some(Entry::Open { session, used }) => {
                 *used = now;
-                Found::Session(session.clone())
+                Some(session.clone())
             }
-            Some(Entry::Opening(outcome)) => Found::Opening(outcome.subscribe()),
-            None => {
-                let (opening, outcome) = Opening::new(Arc::clone(inner), account.clone());
-                let opened = outcome.subscribe();
-                shard.entries.insert(account.clone(), Entry::Opening(outcome));
-                drop(shard);
-                opening.start();
-                Found::Opening(opened)
-            }
+            Some(Entry::Opening(_)) | None => None,
         }
     }
 
-    /// Waits for a session that is being opened.
+    /// The session of an account, or the way to it.
+    pub(crate) fn find_or_open(&self, account: &K) -> Found {
+        let inner = &self.inner;
+        let now = inner.now();
+        // NOTE: not below, where it would be user code that runs, and may panic, under the lock.
+        let (key, account) = (account.clone(), account.clone());
+        let mut shard = inner.shard(&key).lock();
+        let entry = match shard.entries.entry(key) {
+            hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            hash_map::Entry::Vacant(entry) => {
+                let (opening, outcome) = Opening::new(Arc::clone(inner), account);
+                let opened = outcome.subscribe();
+                entry.insert(Entry::Opening(outcome));
+                drop(shard);
+                opening.start();
+                return Found::Opening(opened);
+            }
+        };
+        match entry {
+            Entry::Open { session, used } => {
+                *used = now;
+                Found::Session(session.clone())
+            }
+            Entry::Opening(outcome) => Found::Opening(outcome.subscribe()),
+        }
+    }
+
+    /// The session that was found, or waits for it.
     pub(crate) async fn opened(
         &self,
-        mut opened: watch::Receiver<Opened>,
+        found: Found,
         patience: &mut Patience,
     ) -> Result<Session, Error> {
+        let mut opened = match found {
+            Found::Session(session) => return Ok(session),
+            Found::Opening(opened) => opened,
+        };
+        refuse_reentry(&opened)?;
         let clock = &self.inner.settings.clock;
         let opening = async {
             // The sender cannot go before it has said how it ended.
@@ -215,14 +287,21 @@ impl<K: Clone + Eq + Hash> Inner<K> {
     }
 
     /// Takes a session in, for which others may have to go.
-    fn open(&self, account: K, session: Session) {
+    ///
+    /// To be dropped last: a store of the user's goes with each, and may panic.
+    fn open(&self, account: K, session: Session) -> Vec<Entry> {
         let now = self.now();
         let mut shard = self.shard(&account).lock();
         shard.open(account, session, now);
-        let is_full = self.count.fetch_add(1, Ordering::Relaxed) >= self.capacity;
-        let evicted = shard.make_room(is_full, self.idle_since());
+        let others = self.count.fetch_add(1, Ordering::Relaxed);
+        let mut evicted = shard.make_room(others >= self.capacity, self.idle_since());
+        // There are too many already: all were in use, for a while.
+        if others > self.capacity {
+            evicted.extend(shard.make_room(true, self.idle_since()));
+        }
         drop(shard);
         self.count.fetch_sub(evicted.len(), Ordering::Relaxed);
+        evicted
     }
 
     /// In seconds since these accounts were built.
@@ -246,7 +325,7 @@ impl<K> AccountsBuilder<K> {
         self
     }
 
-    /// Sets for how long a session is kept that nobody uses. Defaults to an hour.
+    /// Sets for how long a session is kept that nobody uses, in whole seconds. Defaults to an hour.
     ///
     /// It is let go when another one is opened, or by [`evict_idle`](Accounts::evict_idle).
     pub fn idle_time(mut self, time: Duration) -> Self {

@@ -76,8 +76,8 @@ pub enum ErrorKind {
     /// [`Session::set_tokens`](crate::Session::set_tokens).
     #[error("login required")]
     LoginRequired(LoginReason),
-    /// A login hook, a store or a [`Refresh`](crate::Refresh) sent a request through the client
-    /// that waits for it. Use another client there, or
+    /// A login hook, a store, a [`Refresh`](crate::Refresh), or what opens the session of an
+    /// [`Account`](crate::Account), sent a request through the client that waits for it. Use another client there, or
     /// [`Authenticate::Never`](crate::Authenticate::Never).
     #[error("request would wait for itself")]
     Reentrant,

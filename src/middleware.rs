@@ -13,7 +13,7 @@ use http::{Extensions, StatusCode};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next, Result};
 
-use crate::accounts::{Account, Accounts, Found};
+use crate::accounts::{Account, Accounts};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::middleware::held::Held;
@@ -94,15 +94,20 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Middleware for Accounts<K> {
                 Way::Outside | Way::Untouched => next.run(request, extensions),
             };
         };
-        match self.find(account) {
-            Found::Session(session) => authenticate(session, request, extensions, next),
-            Found::Opening(opened) => Box::pin(async move {
-                let mut patience = Patience { left: request.timeout().copied() };
-                let session = self.opened(opened, &mut patience).await?;
-                patience.limit(&mut request);
-                authenticate(session, request, extensions, next).await
-            }),
+        if let Some(session) = self.find(account) {
+            return authenticate(session, request, extensions, next);
         }
+        // Who needs no token waits for no session, and does not fail with it.
+        if let Way::Untouched = self.settings().way_of(&request, extensions) {
+            return next.run(request, extensions);
+        }
+        let found = self.find_or_open(account);
+        Box::pin(async move {
+            let mut patience = Patience { left: request.timeout().copied() };
+            let session = self.opened(found, &mut patience).await?;
+            patience.limit(&mut request);
+            authenticate(session, request, extensions, next).await
+        })
     }
 }
 

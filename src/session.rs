@@ -226,16 +226,23 @@ impl Session {
         Events::new(events.get_or_insert_with(|| broadcast::Sender::new(64)).subscribe())
     }
 
+    /// Whether there is nothing to [settle](Self::settle).
+    pub(crate) fn is_settled(&self) -> bool {
+        let Guarded { state, flight, .. } = &*self.inner.guarded.lock();
+        flight.is_none() && !state.is_unsaved()
+    }
+
     /// Whether nothing is lost without this handle: it is the last, nothing runs, and what there is
-    /// can be had again.
-    pub(crate) fn is_expendable(&self) -> bool {
+    /// can be had again. That it is dead may be forgotten only if it `was_idle` for long.
+    pub(crate) fn is_expendable(&self, was_idle: bool) -> bool {
         let inner = &self.inner;
         let is_last = Arc::strong_count(inner) == 1;
-        let state = &inner.guarded.lock().state;
-        let is_elsewhere = inner.store.is_some()
-            || state.credential().is_none()
-            || !inner.policy.needs_refresh_token;
-        is_last && is_elsewhere && !state.is_unsaved()
+        let now = inner.settings.clock.now();
+        let Guarded { state, events, .. } = &*inner.guarded.lock();
+        let is_watched = events.as_ref().is_some_and(|events| events.receiver_count() > 0);
+        let is_elsewhere = inner.store.is_some() || state.can_be_had_again(&inner.policy);
+        let is_in_peace = !state.is_cooling_down(&now) && (was_idle || !state.is_dead());
+        is_last && !is_watched && is_elsewhere && is_in_peace && !state.is_unsaved()
     }
 
     async fn tokens_for(&self, need: Need) -> Result<TokenSet, Error> {

@@ -13,6 +13,22 @@ use crate::session::Session;
 /// How the opening of a session ended, if it has.
 pub(crate) type Opened = Option<Result<Session, Error>>;
 
+tokio::task_local! {
+    /// What this task opens: who waits for it in here waits for itself.
+    static INSIDE: watch::Receiver<Opened>;
+}
+
+/// An error for who would wait, while a session is being `opened`, for that session.
+pub(super) fn refuse_reentry(opened: &watch::Receiver<Opened>) -> Result<(), Error> {
+    match INSIDE.try_with(|inside| inside.same_channel(opened)) {
+        Ok(true) => {
+            let message = "opening the account's session waits for itself";
+            Err(Error::new(ErrorKind::Reentrant, message))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A session that is being opened. Ends, and makes room, whatever happens to its task.
 pub(super) struct Opening<K: Clone + Eq + Hash> {
     inner: Arc<Inner<K>>,
@@ -30,10 +46,11 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Opening<K> {
     pub(super) fn start(self) {
         // Without a runtime it is dropped, and thereby ends with an error.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
+            let inside = self.outcome.subscribe();
+            runtime.spawn(INSIDE.scope(inside, async move {
                 let result = self.open().await;
                 self.end(result);
-            });
+            }));
         }
     }
 
@@ -54,10 +71,13 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Opening<K> {
 
 impl<K: Clone + Eq + Hash> Opening<K> {
     fn end(&self, result: Result<Session, Error>) {
-        match &result {
+        let _evicted = match &result {
             Ok(session) => self.inner.open(self.account.clone(), session.clone()),
-            Err(_) => drop(self.inner.shard(&self.account).lock().entries.remove(&self.account)),
-        }
+            Err(_) => {
+                self.inner.shard(&self.account).lock().entries.remove(&self.account);
+                Vec::new()
+            }
+        };
         self.outcome.send_replace(Some(result));
     }
 }

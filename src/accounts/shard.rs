@@ -61,19 +61,18 @@ impl<K: Clone + Eq + Hash> Shard<K> {
         let mut oldest: Option<(u32, K)> = None;
         for _ in 0..few.min(self.turns.len()) {
             let Some(account) = self.turns.pop_front() else { break };
-            match self.entries.get(&account) {
-                // Nobody can begin to use it meanwhile: the shard is locked.
-                Some(Entry::Open { session, used }) if session.is_expendable() => {
-                    if idle_since.is_some_and(|since| *used <= since) {
-                        evicted.extend(self.entries.remove(&account));
-                    } else if oldest.as_ref().is_none_or(|(least, _)| used < least) {
-                        let newer = oldest.replace((*used, account));
-                        self.turns.extend(newer.map(|(_, account)| account));
-                    } else {
-                        self.turns.push_back(account);
-                    }
-                }
-                _ => self.turns.push_back(account),
+            let Some(Entry::Open { session, used }) = self.entries.get(&account) else { continue };
+            let was_idle = idle_since.is_some_and(|since| *used <= since);
+            // Nobody can begin to use it meanwhile: the shard is locked.
+            if !session.is_expendable(was_idle) {
+                self.turns.push_back(account);
+            } else if was_idle {
+                evicted.extend(self.entries.remove(&account));
+            } else if oldest.as_ref().is_none_or(|(least, _)| used < least) {
+                let newer = oldest.replace((*used, account));
+                self.turns.extend(newer.map(|(_, account)| account));
+            } else {
+                self.turns.push_back(account);
             }
         }
         (evicted, oldest.map(|(_, account)| account))

@@ -271,6 +271,17 @@ impl State {
             && (self.credential.is_some() || has_looked || !policy.needs_refresh_token)
     }
 
+    /// Whether a session that begins anew, without a store, comes to the same: it has neither a login
+    /// to lose nor a logout.
+    pub(crate) fn can_be_had_again(&self, policy: &Policy) -> bool {
+        match &self.credential {
+            Some(credential) => {
+                !policy.needs_refresh_token && credential.tokens.refresh_token().is_none()
+            }
+            None => !self.is_logged_out,
+        }
+    }
+
     /// Whether the store still has to be written.
     pub(crate) fn is_unsaved(&self) -> bool {
         self.store.unwritten != Unwritten::Nothing
@@ -278,6 +289,12 @@ impl State {
 
     pub(crate) fn is_dead(&self) -> bool {
         matches!(self.standing(), Some(Standing::Dead { .. }))
+    }
+
+    /// Whether the server is left alone for now.
+    pub(crate) fn is_cooling_down(&self, now: &Moment) -> bool {
+        let standing = self.standing();
+        matches!(standing, Some(Standing::CoolingDown { until, .. }) if !now.reached(until))
     }
 
     /// The current token's age; `None` without one.

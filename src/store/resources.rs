@@ -37,6 +37,12 @@ use crate::token::TokenSet;
 /// got. An access token is never given to another resource. A login or logout by one of the sessions
 /// is found by the others at their next refresh.
 ///
+/// What could not be saved is saved before another resource refreshes; as long as that fails, its
+/// requests end with [`Store`](crate::ErrorKind::Store) when its access token is over. So
+/// [`refresh_without_store`](crate::SessionBuilder::refresh_without_store) is not for these sessions,
+/// nor is a store that cannot [`lock`](TokenStore::lock). A login goes to the session whose resource
+/// its access token is for; each session has a login hook of its own.
+///
 /// What is kept in the store underneath is the newest refresh token with the access token that came
 /// with it; the other access tokens live in memory, and cost a refresh each after a restart.
 #[derive(Clone)]
@@ -52,10 +58,30 @@ struct Known {
     newest: Option<TokenSet>,
     /// The newest set of each resource. Their refresh tokens do not count.
     sets: HashMap<String, TokenSet>,
+    unsaved: Option<Unsaved>,
+}
+
+/// What a refresh has got, and nobody knows to be in the store.
+#[derive(Clone)]
+struct Unsaved {
+    tokens: TokenSet,
+    /// What was there before. Its refresh token is used up.
+    over: TokenSet,
 }
 
 /// The member by which a stored set tells whose access token it has.
 const RESOURCE: &str = "reqwest_refresh.resource";
+
+impl Known {
+    /// Whether the sets are of the same login as `stored`. If somebody else has refreshed, nobody can
+    /// tell: it may be another user.
+    fn is_of(&self, stored: &TokenSet) -> bool {
+        self.newest.as_ref().is_some_and(|newest| {
+            newest.refresh_token() == stored.refresh_token()
+                && (stored.refresh_token().is_some() || newest.shares_login(stored))
+        })
+    }
+}
 
 impl SharedRefreshToken {
     /// Keeps the refresh token, and what came with it, in `store`.
@@ -79,20 +105,41 @@ struct Resource {
 impl Resource {
     /// What `stored` is to this resource: its refresh token, and an access token only if it is ours.
     fn view(&self, stored: TokenSet) -> TokenSet {
-        let known = &mut *self.shared.known.lock();
-        let newest = known.newest.as_ref().and_then(TokenSet::refresh_token);
-        if newest != stored.refresh_token() {
-            // Somebody else has refreshed, or logged in: perhaps as another user.
-            *known = Known::default();
-        }
-        let owner = stored.members().get(RESOURCE);
-        if owner.and_then(|owner| owner.as_str()) == Some(&self.name) {
+        if self.owns(&stored) {
             let mut members = stored.members().clone();
             members.remove(RESOURCE);
             return stored.with_members(members);
         }
-        let own = known.sets.get(&self.name).cloned();
+        let known = &*self.shared.known.lock();
+        let own = known.sets.get(&self.name).filter(|_| known.is_of(&stored)).cloned();
         own.unwrap_or_else(over).with_refresh_token_of(&stored)
+    }
+
+    fn owns(&self, stored: &TokenSet) -> bool {
+        let owner = stored.members().get(RESOURCE);
+        owner.and_then(|owner| owner.as_str()) == Some(&self.name)
+    }
+
+    /// What is `stored`, once the pair of another resource is saved that seemed not to be: what is in its
+    /// place is used up. As long as that fails nobody else has a refresh token that could be sent.
+    async fn caught_up(&self, stored: Option<TokenSet>) -> Result<Option<TokenSet>, StoreError> {
+        let unsaved = self.shared.known.lock().unsaved.clone();
+        let Some((stored, unsaved)) = stored.clone().zip(unsaved) else { return Ok(stored) };
+        let is_used_up = stored.refresh_token() == unsaved.over.refresh_token();
+        if !is_used_up || self.owns(&unsaved.tokens) {
+            return Ok(Some(stored));
+        }
+        self.shared.store.replace(Some(&stored), &unsaved.tokens).await?;
+        self.shared.store.load().await
+    }
+
+    /// Notes that `tokens` have come out of `before`, until they are saved.
+    fn note_unsaved(&self, before: Option<&TokenSet>, tokens: &TokenSet) {
+        let is_rotated = |over: &&TokenSet| over.refresh_token() != tokens.refresh_token();
+        if let Some(over) = before.filter(is_rotated).filter(|_| !tokens.is_login()) {
+            let unsaved = Unsaved { tokens: self.marked(tokens), over: over.clone() };
+            self.shared.known.lock().unsaved = Some(unsaved);
+        }
     }
 
     /// `tokens`, marked as this resource's.
@@ -102,14 +149,17 @@ impl Resource {
         tokens.clone().with_members(members)
     }
 
-    fn keep(&self, tokens: &TokenSet) {
+    /// Takes in what was written `over` that.
+    fn keep(&self, tokens: &TokenSet, over: Option<&TokenSet>) {
         let known = &mut *self.shared.known.lock();
+        let is_refreshed = !tokens.is_login()
+            && over.is_some_and(|over| known.is_of(over) && tokens.shares_login(over));
+        if !is_refreshed {
+            *known = Known::default();
+        }
         known.sets.insert(self.name.clone(), tokens.clone());
         known.newest = Some(tokens.clone());
-    }
-
-    fn forget(&self) {
-        *self.shared.known.lock() = Known::default();
+        known.unsaved = None;
     }
 }
 
@@ -121,19 +171,18 @@ fn over() -> TokenSet {
 #[async_trait]
 impl TokenStore for Resource {
     async fn load(&self) -> Result<Option<TokenSet>, StoreError> {
-        let stored = self.shared.store.load().await?;
+        let stored = self.caught_up(self.shared.store.load().await?).await?;
         Ok(stored.map(|stored| self.view(stored)))
     }
 
     async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError> {
         self.shared.store.save(&self.marked(tokens)).await?;
-        self.forget();
-        self.keep(tokens);
+        self.keep(tokens, None);
         Ok(())
     }
 
     async fn clear(&self) -> Result<(), StoreError> {
-        self.forget();
+        *self.shared.known.lock() = Known::default();
         self.shared.store.clear().await
     }
 
@@ -146,6 +195,7 @@ impl TokenStore for Resource {
         before: Option<&TokenSet>,
         tokens: &TokenSet,
     ) -> Result<bool, StoreError> {
+        self.note_unsaved(before, tokens);
         // What is compared is what the caller has seen; what is replaced is what is there.
         let stored = self.shared.store.load().await?;
         let seen = stored.clone().map(|stored| self.view(stored));
@@ -155,10 +205,7 @@ impl TokenStore for Resource {
         let marked = self.marked(tokens);
         let is_replaced = self.shared.store.replace(stored.as_ref(), &marked).await?;
         if is_replaced {
-            if tokens.is_login() {
-                self.forget();
-            }
-            self.keep(tokens);
+            self.keep(tokens, stored.as_ref());
         }
         Ok(is_replaced)
     }

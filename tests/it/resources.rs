@@ -2,13 +2,15 @@
 //! no access token goes to another resource.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use reqwest_middleware::ClientWithMiddleware;
+use reqwest_refresh::store::contract;
 use reqwest_refresh::{
-    ManualClock, Refresh, RefreshError, RefreshFailure, ServerError, Session, SharedRefreshToken,
-    TokenSet, TokenStore,
+    Lease, ManualClock, MemoryStore, Refresh, RefreshError, RefreshFailure, ServerError, Session,
+    SharedRefreshToken, StoreError, TokenSet, TokenStore,
 };
 use tokio::sync::Semaphore;
 
@@ -127,6 +129,15 @@ impl User {
         }
     }
 
+    /// Lets time pass, a second at a time.
+    async fn pass_until(&self, is_true: impl Fn() -> bool) {
+        everybody_waits().await;
+        while !is_true() {
+            self.clock.advance(SECOND);
+            everybody_waits().await;
+        }
+    }
+
     /// Nobody got what is not his.
     fn check_tokens(&self, user: &str) {
         for seen in self.api.seen() {
@@ -225,4 +236,168 @@ async fn x17_after_another_login_no_access_token_of_the_user_before_is_used() {
             assert!(seen.token().unwrap().starts_with("bob-"), "{:?}", seen.token());
         }
     }
+}
+
+/// X17, C09: neither are they where the server gives no refresh tokens, by which logins differ.
+#[tokio::test]
+async fn x17_after_a_login_elsewhere_without_a_refresh_token_no_access_token_from_before_is_used() {
+    let mut user = User::over(Server::new(), ScriptedStore::new());
+    let alone = |token: &str| TokenSet::new(token).with_expires_in(3600 * SECOND);
+    user.sessions[0].0.set_tokens(alone("ann-orders")).await.unwrap();
+    let other = User::over(user.server.clone(), user.store.clone());
+    other.sessions[1].0.set_tokens(alone("bob-invoices")).await.unwrap();
+    user.open();
+    let get = |index: usize| {
+        user.sessions[index].1.get(format!("https://{}.test/", RESOURCES[index])).send()
+    };
+    assert_eq!(outcome(get(0).await), "login required");
+    assert_eq!(outcome(get(1).await), "200");
+    assert_eq!(user.api.tokens(), ["bob-invoices"]);
+}
+
+/// X17, C09: a login that could be saved only after its first refresh is a login all the same.
+#[tokio::test]
+async fn x17_a_login_that_is_saved_late_leaves_no_access_token_of_the_user_before() {
+    let mut user = User::logged_in().await;
+    user.ask_all().await;
+    user.store.fail(&["save"]);
+    let (orders, _) = user.sessions[0].clone();
+    let tokens = user.server.log_in("bob", "orders");
+    let login = tokio::spawn({
+        let orders = orders.clone();
+        async move { orders.set_tokens(tokens).await }
+    });
+    user.pass_until(|| login.is_finished()).await;
+    login.await.unwrap().unwrap_err();
+    user.store.fail(&[]);
+    orders.refresh().await.unwrap();
+    let before = user.api.seen().len();
+    user.open();
+    user.ask_all().await;
+    for seen in &user.api.seen()[before..] {
+        assert!(seen.token().unwrap().starts_with("bob-"), "{:?}", seen.token());
+    }
+}
+
+/// X17, K-61: or else the pair of a refresh would not be saved, and the old refresh token be sent again.
+#[tokio::test]
+async fn x17_a_look_that_comes_too_late_does_not_change_what_another_resource_sees() {
+    struct Lagging(MemoryStore, Arc<AtomicBool>, Arc<Semaphore>);
+
+    #[async_trait]
+    impl TokenStore for Lagging {
+        async fn load(&self) -> Result<Option<TokenSet>, StoreError> {
+            let read = self.0.load().await?;
+            if self.1.swap(false, Ordering::SeqCst) {
+                drop(self.2.acquire().await?);
+            }
+            Ok(read)
+        }
+        async fn save(&self, tokens: &TokenSet) -> Result<(), StoreError> {
+            self.0.save(tokens).await
+        }
+        async fn clear(&self) -> Result<(), StoreError> {
+            self.0.clear().await
+        }
+        async fn lock(&self) -> Result<Lease, StoreError> {
+            self.0.lock().await
+        }
+    }
+
+    let (lags, gate) = (Arc::new(AtomicBool::new(false)), Arc::new(Semaphore::new(0)));
+    let store = Lagging(MemoryStore::new(), Arc::clone(&lags), Arc::clone(&gate));
+    let shared = SharedRefreshToken::new(store);
+    let (orders, invoices) = (shared.resource("orders"), Arc::new(shared.resource("invoices")));
+    let set = |access: &str, refresh: &str| TokenSet::new(access).with_refresh_token(refresh);
+    orders.save(&set("o1", "r1")).await.unwrap();
+    lags.store(true, Ordering::SeqCst);
+    let late = tokio::spawn({
+        let invoices = Arc::clone(&invoices);
+        async move { invoices.load().await.unwrap().unwrap() }
+    });
+    everybody_waits().await;
+    let seen = invoices.load().await.unwrap().unwrap();
+    assert!(invoices.replace(Some(&seen), &set("i2", "r2")).await.unwrap());
+
+    let seen = orders.load().await.unwrap().unwrap();
+    assert_eq!((seen.access_token(), seen.refresh_token()), ("o1", Some("r2")));
+    gate.add_permits(1);
+    assert_eq!(late.await.unwrap().refresh_token(), Some("r1"), "as it was long ago");
+    assert!(orders.replace(Some(&seen), &set("o3", "r3")).await.unwrap());
+}
+
+/// X17, K-60: what is used up is not sent because another resource's pair could not be saved.
+#[tokio::test]
+async fn x17_a_pair_that_is_not_saved_yet_is_saved_before_another_resource_refreshes() {
+    let user = User::logged_in().await;
+    user.ask_all().await;
+    user.clock.advance(3600 * SECOND);
+    user.store.fail(&["save"]);
+    let get = |index: usize| {
+        let (_, client) = &user.sessions[index];
+        tokio::spawn(client.get(format!("https://{}.test/", RESOURCES[index])).send())
+    };
+    let orders = get(0);
+    user.pass_until(|| orders.is_finished()).await;
+    assert_eq!(outcome(orders.await.unwrap()), "200");
+    let sent = user.server.sent.lock().len();
+
+    let invoices = get(1);
+    user.pass_until(|| invoices.is_finished()).await;
+    assert_eq!(outcome(invoices.await.unwrap()), "token store");
+    assert_eq!(user.server.sent.lock().len(), sent, "nothing was sent");
+
+    user.store.fail(&[]);
+    user.clock.advance(60 * SECOND);
+    user.ask_all().await;
+    for (session, _) in &user.sessions {
+        session.settle().await.unwrap();
+    }
+    user.clock.advance(3600 * SECOND);
+    user.ask_all().await;
+    user.check_tokens("ann");
+}
+
+/// The contract of a store, K-61: for one resource it is like any other.
+#[tokio::test]
+async fn x17_the_store_of_a_resource_keeps_the_contract_of_stores() {
+    let shared = SharedRefreshToken::new(MemoryStore::new());
+    contract::check(|| shared.resource("orders"), true).await;
+}
+
+/// X17, K-61: processes take turns with each other's refresh tokens.
+#[tokio::test]
+async fn x17_processes_that_share_the_store_share_the_refresh_token() {
+    let user = User::logged_in().await;
+    let other = User::over(user.server.clone(), user.store.clone());
+    for _ in 0..3 {
+        user.ask_all().await;
+        other.ask_all().await;
+        for process in [&user, &other] {
+            process.clock.advance(3600 * SECOND);
+        }
+    }
+    for process in [&user, &other] {
+        process.check_tokens("ann");
+    }
+    let mut sent = user.server.sent.lock().clone();
+    let count = sent.len();
+    sent.sort();
+    sent.dedup();
+    assert_eq!(sent.len(), count, "nothing was sent twice");
+}
+
+/// X17, K-25: the others find a logout at their next refresh, and send nothing that is revoked.
+#[tokio::test]
+async fn x17_after_the_logout_of_one_resource_the_others_refresh_nothing() {
+    let user = User::logged_in().await;
+    user.ask_all().await;
+    user.sessions[0].0.log_out().await.unwrap();
+    let sent = user.server.sent.lock().len();
+    user.clock.advance(3600 * SECOND);
+    for (resource, (_, client)) in RESOURCES.iter().zip(&user.sessions) {
+        let request = client.get(format!("https://{resource}.test/")).send();
+        assert_eq!(outcome(request.await), "login required", "{resource}");
+    }
+    assert_eq!(user.server.sent.lock().len(), sent);
 }
