@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
-use crate::clock::Moment;
+use crate::clock::{FAR, Moment};
 use crate::proto::jwt;
 use crate::proto::policy::Policy;
 use crate::secret::field_value;
@@ -62,7 +62,7 @@ impl Credential {
         let header = bearer(&tokens)?;
         let life = tokens.expires_at().map(|end| {
             let left = end.duration_since(start.wall).unwrap_or_default();
-            let lifetime = tokens.expires_in().unwrap_or(left);
+            let lifetime = tokens.expires_in().unwrap_or(left).min(FAR);
             // More than its lifetime nothing has left: then the wall clock was set back (K-12).
             let end = Moment { wall: end, ..start.after(left.min(lifetime)) };
             let stale = end.before(policy.window(lifetime));
@@ -176,7 +176,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::clock::{Clock, FAR, ManualClock};
+    use crate::clock::{Clock, ManualClock};
     use crate::proto::policy::tests::policy;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -400,6 +400,20 @@ mod tests {
         let end = |bytes: &[u8]| bytes.as_ptr_range().end;
         assert_eq!(end(credential.header.as_bytes()), end(token), "no copy of the token");
         assert!(!format!("{credential:?}").contains("CANARY"));
+    }
+
+    /// K-11: a token that as good as never ends, and a window that is all that may be had of it.
+    #[test]
+    fn k_11_a_token_just_received_is_fresh_however_far_its_end_and_its_window() {
+        const YEAR_9999: Duration = Duration::from_secs(253_402_300_799);
+        let clock = ManualClock::new();
+        let mut policy = policy();
+        policy.refresh_window = Duration::MAX;
+        let tokens = TokenSet::new("a").with_expires_at(SystemTime::UNIX_EPOCH + YEAR_9999);
+        let made = Credential::new(Generation::default(), tokens, now(&clock), &policy).unwrap();
+        assert_eq!(made.age(&now(&clock)), Age::Fresh);
+        clock.advance(FAR / 2);
+        assert_eq!(made.age(&now(&clock)), Age::Stale);
     }
 
     proptest! {

@@ -190,6 +190,8 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn url(url: &str) -> Url {
@@ -243,6 +245,39 @@ mod tests {
             ("private network", "http://192.168.0.1/", false),
         ] {
             assert_eq!(is_confidential(&url(other)), expected, "{case}");
+        }
+    }
+
+    /// URLs that are nearly alike, in every spelling.
+    fn urls() -> impl Strategy<Value = Url> {
+        let parts = (
+            "(https|http|HTTPS)",
+            "(://|:/|:|:\\\\\\\\)",
+            "(|u@|u:p@|api\\.test@|api\\.test:443@|%2F@|@)",
+            "(api\\.test|API\\.test|api\\.test\\.|x\\.api\\.test|api\\.tes|api\\.test\\.evil|[.]{0,1}api。test|\
+             ａpi\\.test|b\u{fc}cher\\.test|xn--bcher-kva\\.test|\\[::1\\]|\\[0:0::1\\]|127\\.1|127\\.0\\.0\\.1)",
+            "(|:|:80|:443|:0443|:8443|:44)",
+            "(|/|/a|//|\\\\|\\?q|#f|/@evil\\.test/|@evil\\.test/)",
+        );
+        parts
+            .prop_map(|(scheme, slashes, user, host, port, rest)| {
+                Url::parse(&format!("{scheme}{slashes}{user}{host}{port}{rest}"))
+            })
+            .prop_filter_map("no URL", Result::ok)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        /// K-03, K-04: an origin contains what is of this origin by the URL standard, and nothing
+        /// else, whatever a URL looks like.
+        #[test]
+        fn k_03_an_origin_contains_what_the_url_standard_says(one in urls(), other in urls()) {
+            let is_one = one.origin() == other.origin();
+            let origin = Origin::of(&one).unwrap();
+            prop_assert_eq!(origin.contains(&other), is_one, "{} {}", one, other);
+            prop_assert_eq!(is_same(&one, &other), is_one, "{} {}", one, other);
+            prop_assert!(!is_one || origin.is_confidential == is_confidential(&other));
         }
     }
 }

@@ -299,3 +299,57 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::task::{JoinHandle, yield_now};
+
+    use super::*;
+    use crate::TokenEndpoint;
+
+    /// Takes its turn again and again, and may panic in the last. How often it was there.
+    fn visitor(session: &Session, there: &Arc<AtomicUsize>, panics: bool) -> JoinHandle<usize> {
+        const TURNS: usize = 20;
+        let (inner, there) = (Arc::clone(&session.inner), Arc::clone(there));
+        tokio::spawn(async move {
+            for turn in 1..=TURNS {
+                let _turn = inner.turn_at_store().await;
+                assert_eq!(there.fetch_add(1, Ordering::SeqCst), 0, "somebody else is there");
+                yield_now().await;
+                there.fetch_sub(1, Ordering::SeqCst);
+                assert!(!panics || turn < TURNS, "as a store may");
+            }
+            TURNS
+        })
+    }
+
+    /// K-21, K-24, K-25: one at a time, and nobody waits for ever: not for who went away while
+    /// waiting, and not for who panicked while it was there.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn k_25_turns_at_the_store_exclude_each_other_and_are_not_lost() {
+        let endpoint = TokenEndpoint::digirunner("https://gateway.test", "client", None).unwrap();
+        let session = Session::builder(endpoint).build().unwrap();
+        let there = Arc::default();
+        let first = session.inner.turn_at_store().await;
+        let visitors: Vec<_> = (0..10).map(|_| visitor(&session, &there, false)).collect();
+        let panicking: Vec<_> = (0..5).map(|_| visitor(&session, &there, true)).collect();
+        let leaving: Vec<_> = (0..5)
+            .map(|_| {
+                let inner = Arc::clone(&session.inner);
+                tokio::spawn(async move { drop(inner.turn_at_store().await) })
+            })
+            .collect();
+        yield_now().await;
+        leaving.iter().for_each(JoinHandle::abort);
+        drop(first);
+        for visitor in visitors {
+            assert_eq!(visitor.await.unwrap(), 20);
+        }
+        for visitor in panicking {
+            assert!(visitor.await.unwrap_err().is_panic());
+        }
+        assert!(session.inner.guarded.lock().writing.is_none(), "free again");
+    }
+}

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::error::ErrorKind;
@@ -581,4 +583,150 @@ fn k_35_failures_in_a_row_are_counted_until_new_tokens_are_there() {
     let now = bench.now();
     bench.state.set(set_of(1), &bench.policy, now).unwrap();
     assert_eq!(next(&mut bench), first);
+}
+
+/// What can happen to a state.
+#[derive(Clone, Copy, Debug)]
+enum Happening {
+    Clear { by_hook: bool },
+    Die,
+    Fail,
+    Interrupt,
+    Land,
+    Launch(Cause),
+    Load(Option<u32>),
+    Outrun,
+    Pass(u32),
+    Publish { number: u32, is_saved: bool },
+    Read(Option<u32>),
+    ReadFails,
+    Reject { is_current: bool, replayable: bool },
+    Rotate(u32),
+    Set(u32),
+    SetBack(u32),
+    Start(u32),
+    Suspend(u32),
+}
+
+fn happenings() -> impl Strategy<Value = Happening> {
+    use Happening::*;
+    let number = || 0_u32..4;
+    let stored = || prop::option::of(0_u32..4);
+    let seconds = || prop_oneof![Just(1_u32), 1_u32..30, 3500_u32..3700];
+    let causes = prop::sample::select(vec![
+        Cause::Expired,
+        Cause::FirstUse,
+        Cause::Forced,
+        Cause::NoToken,
+        Cause::Rejected,
+        Cause::Revival,
+        Cause::Stale,
+    ]);
+    prop_oneof![
+        any::<bool>().prop_map(|by_hook| Clear { by_hook }),
+        Just(Die),
+        Just(Fail),
+        Just(Interrupt),
+        Just(Land),
+        causes.prop_map(Launch),
+        stored().prop_map(Load),
+        Just(Outrun),
+        seconds().prop_map(Pass),
+        (number(), any::<bool>()).prop_map(|(number, is_saved)| Publish { number, is_saved }),
+        stored().prop_map(Read),
+        Just(ReadFails),
+        (any::<bool>(), any::<bool>())
+            .prop_map(|(is_current, replayable)| Reject { is_current, replayable }),
+        number().prop_map(Rotate),
+        number().prop_map(Set),
+        seconds().prop_map(SetBack),
+        number().prop_map(Start),
+        seconds().prop_map(Suspend),
+    ]
+}
+
+impl Bench {
+    /// Lets it happen, with `ticket` for what only a flight does; the ticket of a flight that it
+    /// launches.
+    fn happen(&mut self, happening: Happening, ticket: Ticket) -> Option<Ticket> {
+        let now = self.now();
+        let (state, policy) = (&mut self.state, &self.policy);
+        let credential = |number| {
+            let tokens = learn_ends(set_of(number), Provenance::Issued, now, policy);
+            Credential::new(ticket.generation.next(), tokens, now, policy).unwrap()
+        };
+        let down = || Error::new(ErrorKind::Unavailable, "down");
+        match happening {
+            Happening::Clear { by_hook } => drop(state.clear(by_hook)),
+            Happening::Die => {
+                state.die(&ticket, Error::login_required(LoginReason::NoRefreshToken), now);
+            }
+            Happening::Fail => state.fail(&ticket, 5 * SECOND, down(), now),
+            Happening::Interrupt => drop(state.interrupt(&ticket, down(), now)),
+            Happening::Land => state.land(),
+            Happening::Launch(cause) => {
+                return state.flight.is_none().then(|| state.launch(cause));
+            }
+            Happening::Load(stored) => {
+                drop(state.after_load(&ticket, stored.map(set_of), policy, now));
+            }
+            Happening::Outrun => state.outrun(ticket.generation),
+            Happening::Pass(seconds) => self.clock.advance(SECOND * seconds),
+            Happening::Publish { number, is_saved } => {
+                state.publish(&ticket, Arc::new(credential(number)), is_saved);
+            }
+            Happening::Read(stored) => {
+                drop(state.after_read(&ticket, stored.map(set_of), policy, now));
+            }
+            Happening::ReadFails => state.read_failed(now),
+            Happening::Reject { is_current, replayable } => {
+                let sent = is_current.then_some(state.generation);
+                state.after_rejection(sent, replayable, policy, now);
+            }
+            Happening::Rotate(number) => {
+                let mut credential = credential(number);
+                credential.generation = ticket.generation;
+                state.replace_refresh_token(&ticket, credential);
+            }
+            Happening::Set(number) => drop(state.set(set_of(number), policy, now)),
+            Happening::SetBack(seconds) => self.clock.set_back(SECOND * seconds),
+            Happening::Start(number) => drop(state.start_with(set_of(number), policy, now)),
+            Happening::Suspend(seconds) => self.clock.suspend(SECOND * seconds),
+        }
+        None
+    }
+}
+
+proptest! {
+    /// K-12, K-27, K-28: whatever has happened, a token that the quick look finds fresh at a moment
+    /// soon is the one that the long way sends now; and the quick look is for nothing but a plain
+    /// request.
+    #[test]
+    fn k_27_the_quick_look_says_nothing_that_the_long_way_does_not(
+        (has_store, needs_refresh_token, revokes) in any::<(bool, bool, bool)>(),
+        happenings in prop::collection::vec((happenings(), 0_u64..3000, any::<bool>()), 1..40),
+    ) {
+        let mut bench = Bench::new();
+        bench.state = State::new(has_store);
+        bench.policy.needs_refresh_token = needs_refresh_token;
+        bench.policy.refresh_revokes_access_token = revokes;
+        let mut ticket = Ticket { generation: bench.state.generation, cause: Cause::Stale };
+        for (happening, ahead, is_of_now) in happenings {
+            ticket = bench.happen(happening, ticket).unwrap_or(ticket);
+            if is_of_now {
+                ticket.generation = bench.state.generation;
+            }
+            let now = bench.now();
+            let soon = now.after(Duration::from_millis(ahead));
+            if let Some(found) = bench.state.fresh(&Need::ANY, &soon) {
+                let verdict = bench.state.before_request(&Need::ANY, &bench.policy, now);
+                let is_sent =
+                    matches!(&verdict, BeforeRequest::Send(sent) if Arc::ptr_eq(sent, found));
+                prop_assert!(is_sent, "{verdict:?}");
+            }
+            for name in ["new", "optional", "long", "one-shot"] {
+                prop_assert!(bench.state.fresh(&need(name), &soon).is_none(), "{name}");
+            }
+        }
+    }
 }
