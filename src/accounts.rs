@@ -143,7 +143,8 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Accounts<K> {
     /// # Errors
     ///
     /// [`Store`](ErrorKind::Store) if it could not be opened, with the reason as its source;
-    /// what [`SessionBuilder::build`] says; [`Interrupted`](ErrorKind::Interrupted) if opening panicked.
+    /// what [`SessionBuilder::build`] says; [`Interrupted`](ErrorKind::Interrupted) if opening panicked;
+    /// [`Reentrant`](ErrorKind::Reentrant) from within its own opening.
     pub async fn session(&self, account: &K) -> Result<Session, Error> {
         match self.find(account) {
             Some(session) => Ok(session),
