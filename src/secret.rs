@@ -112,6 +112,7 @@ mod tests {
         bytes.push(b"abc");
         assert_eq!(bytes.0.capacity(), 3, "a vector makes room for eight at least");
         bytes.push(b"d");
-        assert_eq!((bytes.0.capacity(), &bytes[..]), (6, &b"abcd"[..]));
+        bytes.push(b"ef");
+        assert_eq!((bytes.0.capacity(), &bytes[..]), (6, &b"abcdef"[..]));
     }
 }

@@ -204,16 +204,25 @@ async fn x17_a_stored_access_token_is_for_the_resource_that_stored_it() {
     assert!(format!("{stored:?}").contains("reqwest_refresh.resource"));
 }
 
-/// X17: the other access tokens are kept in memory.
+/// X17: the other access tokens are kept in memory, also where the store keeps only what it knows.
 #[tokio::test]
 async fn x17_a_session_that_is_opened_again_finds_its_access_token() {
-    let mut user = User::logged_in().await;
-    user.ask_all().await;
-    let sent = user.server.sent.lock().len();
-    user.open();
-    user.ask_all().await;
-    user.check_tokens("ann");
-    assert_eq!(user.server.sent.lock().len(), sent);
+    for is_forgetful in [false, true] {
+        let mut user = User::logged_in().await;
+        user.ask_all().await;
+        let sent = user.server.sent.lock().len();
+        if is_forgetful {
+            let stored = user.store.memory.load().await.unwrap().unwrap();
+            let mut written = serde_json::to_value(stored.expose_secrets()).unwrap();
+            written.as_object_mut().unwrap().remove("login").unwrap();
+            let forgotten = serde_json::from_value(written).unwrap();
+            user.store.memory.save(&forgotten).await.unwrap();
+        }
+        user.open();
+        user.ask_all().await;
+        user.check_tokens("ann");
+        assert_eq!(user.server.sent.lock().len(), sent, "forgetful: {is_forgetful}");
+    }
 }
 
 /// X17, C09: what is left of one user is not for the next.
@@ -279,6 +288,10 @@ async fn x17_a_login_that_is_saved_late_leaves_no_access_token_of_the_user_befor
     }
 }
 
+fn set(access_token: &str, refresh_token: &str) -> TokenSet {
+    TokenSet::new(access_token).with_refresh_token(refresh_token)
+}
+
 /// X17, K-61: or else the pair of a refresh would not be saved, and the old refresh token be sent again.
 #[tokio::test]
 async fn x17_a_look_that_comes_too_late_does_not_change_what_another_resource_sees() {
@@ -308,7 +321,6 @@ async fn x17_a_look_that_comes_too_late_does_not_change_what_another_resource_se
     let store = Lagging(MemoryStore::new(), Arc::clone(&lags), Arc::clone(&gate));
     let shared = SharedRefreshToken::new(store);
     let (orders, invoices) = (shared.resource("orders"), Arc::new(shared.resource("invoices")));
-    let set = |access: &str, refresh: &str| TokenSet::new(access).with_refresh_token(refresh);
     orders.save(&set("o1", "r1")).await.unwrap();
     lags.store(true, Ordering::SeqCst);
     let late = tokio::spawn({
@@ -324,6 +336,22 @@ async fn x17_a_look_that_comes_too_late_does_not_change_what_another_resource_se
     gate.add_permits(1);
     assert_eq!(late.await.unwrap().refresh_token(), Some("r1"), "as it was long ago");
     assert!(orders.replace(Some(&seen), &set("o3", "r3")).await.unwrap());
+}
+
+/// X17, K-25: what could not be saved is not written over what somebody else has saved since.
+#[tokio::test]
+async fn x17_a_pair_that_was_not_saved_gives_way_to_one_that_was_saved_elsewhere() {
+    let store = ScriptedStore::holding(set("o1", "r1")).await;
+    let shared = SharedRefreshToken::new(store.clone());
+    let (orders, invoices) = (shared.resource("orders"), shared.resource("invoices"));
+    let seen = orders.load().await.unwrap().unwrap();
+    store.fail(&["save"]);
+    orders.replace(Some(&seen), &set("o2", "r2")).await.unwrap_err();
+    store.fail(&[]);
+    store.memory.save(&set("elsewhere", "r9")).await.unwrap();
+    assert_eq!(invoices.load().await.unwrap().unwrap().refresh_token(), Some("r9"));
+    let stored = store.memory.load().await.unwrap().unwrap();
+    assert_eq!(stored.access_token(), "elsewhere");
 }
 
 /// X17, K-60: what is used up is not sent because another resource's pair could not be saved.
