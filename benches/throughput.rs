@@ -1,7 +1,7 @@
 //! How many requests a second go through a session, against `reqwest` alone.
 //!
 //! ```text
-//! cargo bench --bench throughput             half a minute
+//! cargo bench --bench throughput             two minutes
 //! cargo bench --bench throughput -- short    seconds
 //! ```
 //!
@@ -24,6 +24,7 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_refresh::{ClientAuth, Session, SessionBuilder, TokenEndpoint, TokenSet};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 #[allow(dead_code)] // other benches use the rest
 mod chain;
@@ -38,19 +39,26 @@ use loopback::Server;
 /// So many requests are sent in one turn. Short turns: where others use the machine, most of them are
 /// not interrupted, and the median tells of those.
 const REQUESTS: usize = 96;
+/// So long an API thinks that is not the fastest of all.
+const DELAY: Duration = Duration::from_millis(1);
 /// No request takes longer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() {
     let is_short = env::args().any(|word| word == "short");
     let rounds = if is_short { 30 } else { 1000 };
-    let server = Server::start(Router::new().route("/orders", get(orders)));
-    let ways = ways(&server);
+    let slow = async |headers| {
+        sleep(DELAY).await;
+        orders(headers).await
+    };
+    let router = Router::new().route("/orders", get(orders)).route("/slow", get(slow));
+    let server = Server::start(router);
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     println!("| | at once | requests a second | throughput, reqwest alone being 1 (quartiles) |");
     println!("|---|---|---|---|");
-    for at_once in [1, 32] {
-        compare(&runtime, &ways, at_once, rounds);
+    for (path, at_once) in [("/orders", 1), ("/orders", 32), ("/slow", 32)] {
+        println!("| *GET {path}* | | | |");
+        compare(&runtime, &ways(&server, path), at_once, rounds);
     }
 }
 
@@ -125,12 +133,12 @@ impl Sending {
 }
 
 /// All of them, the first alone.
-fn ways(server: &Server) -> Vec<Way> {
+fn ways(server: &Server, path: &str) -> Vec<Way> {
     let client = || Client::builder().timeout(TIMEOUT).build().unwrap();
     let chain = |session| Through::Chain(ClientBuilder::new(client()).with(session).build());
     let way = |name, header: Option<String>, client| {
         let header = header.map(|header| HeaderValue::try_from(header).unwrap());
-        let sending = Sending { url: server.url("/orders"), header, client };
+        let sending = Sending { url: server.url(path), header, client };
         Way { name, sending: Arc::new(sending) }
     };
     let header = || Some(format!("Bearer {TOKEN}"));
